@@ -21,8 +21,7 @@ lab_mirrors() {
 			*-updates | *-backports | *-proposed*) ;;
 			*) main=${main:-$uri} ;;
 			esac
-		# shellcheck disable=SC2016 # apt expands these
-		done < <(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian')
+		done < <(apt-get indextargets --format "\$(CODENAME) \$(REPO_URI)" 'Created-By: Packages' 'Origin: Debian')
 	fi
 	[[ $main ]] || { echo 'lab: no Debian mirror in the apt configuration; set UBLK_LAB_MIRROR' >&2 && return 1; }
 	echo "$main trixie trixie-backports"

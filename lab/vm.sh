@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2054,SC2154 # QEMU's options have commas; run defines the parameters
 # The virtual machine of one lab/run. Sourced by it; its options are this file's parameters: kernel (a folder from
 # fetch), cpus, memory, results, append, timeout, tty, icount, work (the run's temporary folder).
 
@@ -138,7 +138,7 @@ vm_run() {
 vm_cleanup() {
 	trap '' HUP INT QUIT TERM
 	if [[ $terminal ]]; then stty "$terminal"; fi
-	kill $vm $feeder "${shares[@]}" 2>/dev/null || true
+	kill ${vm:+"$vm"} ${feeder:+"$feeder"} "${shares[@]}" 2>/dev/null || true
 	if [[ $vm ]]; then wait "$vm" || true; fi
 	rm -rf --one-file-system "$work"
 }
