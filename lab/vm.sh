@@ -53,12 +53,14 @@ vm_await_shares() {
 }
 
 # vm_relay FILE FD: copies what the guest writes to FILE until the VM has ended and all is copied; when FD's reader
-# goes away, the VM ends too. A file in between, not a pipe: QEMU never has to wait for us, so nothing is lost at the end.
+# goes away, so does the VM, and the relay fails. A file in between, not a pipe: QEMU never has to wait for us, so nothing is lost at the end.
 vm_relay() {
 	: >"$1"
-	{
-		tail -q -c +1 -s 0.05 --pid="$vm" -f "$1" >&"$2" || kill "$vm" 2>/dev/null
-	} &
+	(
+		tail -q -c +1 -s 0.05 --pid="$vm" -f "$1" >&"$2" && exit
+		kill "$vm" 2>/dev/null
+		exit 141
+	) &
 	relays+=($!)
 }
 
@@ -105,7 +107,9 @@ vm_boot() {
 	vm_status=0
 	wait "$vm" || vm_status=$?
 	vm=''
-	wait "${relays[@]}" "${shares[@]}" || true
+	wait "${shares[@]}" || true
+	local relay
+	for relay in "${relays[@]}"; do wait "$relay" || exit; done
 }
 
 # vm_run: boots until a guest got as far as init (emulated kernels panic once in a while before), never again after
@@ -137,8 +141,8 @@ vm_run() {
 # vm_cleanup leaves no process and no file behind.
 vm_cleanup() {
 	trap '' HUP INT QUIT TERM
-	if [[ $terminal ]]; then stty "$terminal"; fi
+	if [[ $terminal ]]; then stty "$terminal" || true; fi
 	kill ${vm:+"$vm"} ${feeder:+"$feeder"} "${shares[@]}" 2>/dev/null || true
-	if [[ $vm ]]; then wait "$vm" || true; fi
+	wait ${vm:+"$vm"} "${shares[@]}" || true
 	rm -rf --one-file-system "$work"
 }
