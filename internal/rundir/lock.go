@@ -92,9 +92,12 @@ func (r Root) lock(ctx context.Context, name string) (*Lock, error) {
 		return nil, err
 	}
 	path := filepath.Join(r.Path, name+".lock")
-	lock, err := acquire(path, unix.LOCK_EX|unix.LOCK_NB)
+	lock, err := acquire(context.WithoutCancel(ctx), path, unix.LOCK_EX|unix.LOCK_NB)
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return lock, err
+	}
+	if ctx.Err() != nil {
+		return nil, heldError(path, ctx.Err())
 	}
 	// Nothing interrupts a waiting flock. A goroutine that is not waited for any
 	// longer gives back what it gets, or ends with the process.
@@ -104,7 +107,7 @@ func (r Root) lock(ctx context.Context, name string) (*Lock, error) {
 	}
 	acquired := make(chan result)
 	go func() {
-		lock, err := acquire(path, unix.LOCK_EX)
+		lock, err := acquire(ctx, path, unix.LOCK_EX)
 		select {
 		case acquired <- result{lock, err}:
 		case <-ctx.Done():
@@ -115,16 +118,19 @@ func (r Root) lock(ctx context.Context, name string) (*Lock, error) {
 	}()
 	select {
 	case got := <-acquired:
-		return got.lock, got.err
+		if got.err == nil || ctx.Err() == nil {
+			return got.lock, got.err
+		}
 	case <-ctx.Done():
-		return nil, heldError(path, ctx.Err())
 	}
+	return nil, heldError(path, ctx.Err())
 }
 
 // acquire locks the file that path names. The holder before removed the one that
-// was waited for, so a lock counts only if the file still has the name.
-func acquire(path string, how int) (*Lock, error) {
-	for {
+// was waited for, so a lock counts only if the file still has the name. No new
+// file is made for a ctx that has ended.
+func acquire(ctx context.Context, path string, how int) (*Lock, error) {
+	for ctx.Err() == nil {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("lock: %w", err)
@@ -140,6 +146,7 @@ func acquire(path string, how int) (*Lock, error) {
 		}
 		f.Close()
 	}
+	return nil, ctx.Err()
 }
 
 // current tells whether the locked file is the one that others will find.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // ended is a context to try with, not to wait.
@@ -126,15 +127,11 @@ func TestLockOfKilledHolder(t *testing.T) {
 func TestLockGivenUp(t *testing.T) {
 	root := newRoot(t)
 	lock := lockNow(t, root, 3)
-	ctx, cancel := context.WithCancel(t.Context())
-	gaveUp := make(chan error)
-	go func() {
-		_, err := root.Lock(ctx, 3)
-		gaveUp <- err
-	}()
-	cancel()
-	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v, want context.Canceled", err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var held *HeldError
+	if _, err := root.Lock(ctx, 3); !errors.As(err, &held) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want a HeldError for the deadline", err)
 	}
 	expectFiles(t, root.Path, "3.lock")
 	unlock(t, lock)
