@@ -140,13 +140,15 @@ func expectLine(t *testing.T, lines *bufio.Scanner, want string) {
 	}
 }
 
-// kill ends a process as kill -9 does, and waits until it is gone.
+// kill ends a process that still runs, as kill -9 does, and waits until it is gone.
 func kill(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait()
+	if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Fatalf("the process ended before it was killed: %v", err)
+	}
 }
 
 func newRoot(t *testing.T) Root {
