@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,19 @@ func Now() int64 {
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
 	return ts.Nano()
 }
+
+// Clock reads the same clock through the vdso, which costs a tenth. The zero
+// value is not usable; copies are.
+type Clock struct {
+	start time.Time
+	at    int64
+}
+
+// NewClock ties the runtime's monotonic clock to the page's.
+func NewClock() Clock { return Clock{start: time.Now(), at: Now()} }
+
+// Now is CLOCK_MONOTONIC in nanoseconds.
+func (c *Clock) Now() int64 { return c.at + int64(time.Since(c.start)) }
 
 // Create makes the page at path, which must not exist: a new server starts a
 // new page. The pages are locked in memory where the limits allow it.

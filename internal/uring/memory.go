@@ -46,3 +46,14 @@ func nativeU32(lo, hi uint16) uint32 {
 	p[0], p[1] = lo, hi
 	return w
 }
+
+// LockOnFault keeps the pages of mem in memory once they have been touched
+// (mlock2 with MLOCK_ONFAULT): none is swapped out under an I/O, none is
+// populated before it is used. ENOMEM and EPERM mean RLIMIT_MEMLOCK.
+func LockOnFault(mem []byte) error {
+	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(Addr(mem)), uintptr(len(mem)), unix.MLOCK_ONFAULT)
+	if errno != 0 {
+		return os.NewSyscallError("mlock2", errno)
+	}
+	return nil
+}

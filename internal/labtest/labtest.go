@@ -1,0 +1,55 @@
+// Package labtest is what tests need that run against the real driver, in the
+// lab or on a machine that has it.
+package labtest
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"ublk/ctrl"
+)
+
+// Require is a client of the driver. Without a driver the test is skipped, and
+// fails where UBLK_LAB says that there must be one.
+func Require(t testing.TB) *ctrl.Client {
+	t.Helper()
+	c, err := ctrl.Open()
+	if err != nil {
+		if os.Getenv("UBLK_LAB") == "" && (errors.Is(err, ctrl.ErrNoDriver) || errors.Is(err, fs.ErrPermission)) {
+			t.Skipf("needs the ublk driver: %v (run in the lab: make test)", err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// RequireFeature skips a test on a kernel without the feature.
+func RequireFeature(t testing.TB, c *ctrl.Client, flag uint64) {
+	t.Helper()
+	have, err := c.Features(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := have.Require(flag); err != nil {
+		t.Skip(err)
+	}
+}
+
+// Run runs a command that must succeed within a minute and returns its output.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}

@@ -1,0 +1,260 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"ublk/internal/stats"
+	"ublk/internal/uapi"
+	"ublk/internal/uring"
+)
+
+// Fixed files of every queue's ring. The char device is registered always: the
+// reference holds recovery back until a dead server's own I/O has ended.
+const (
+	charFile  = 0
+	wakeFile  = 1
+	FirstFile = 2 // first of the target's
+)
+
+// What a completion belongs to: the upper half of its user_data.
+const (
+	kindFetch  uint64 = iota << 32 // FETCH, COMMIT_AND_FETCH, NEED_GET_DATA; lower half: tag
+	kindTarget                     // an operation of the handler's; lower half: tag
+	kindWake                       // READ of the eventfd
+	kindBeat                       // the heartbeat's timeout
+	kindMask   uint64 = 0xffffffff << 32
+)
+
+// Queue is one queue of a device being served. Everything in it belongs to the
+// queue's thread, except where async and Close say otherwise.
+type Queue struct {
+	dev     *Device
+	id      int
+	mode    DataMode
+	ring    *uring.Ring
+	mem     *memory
+	reqs    []Request
+	handler Handler
+	ringed  RingHandler // handler, if it is one
+	stats   *stats.Queue
+	clk     stats.Clock
+	now     int64 // of this batch
+
+	held     int  // requests with the server
+	served   int  // requests that arrived in this batch
+	stopping bool // a fetch came back with ENODEV: STOP or QUIESCE
+	err      error
+	spare    uapi.SQE // taken when the ring is broken, so that nobody needs to check
+
+	pace  pacer
+	async async
+}
+
+// ID is the queue's number.
+func (q *Queue) ID() int { return q.id }
+
+// Depth is the number of tags.
+func (q *Queue) Depth() int { return len(q.reqs) }
+
+// run is the queue's life on its thread. It reports on opened once it has
+// fetched every tag (or failed to), and on the device's left channel when it
+// stops serving; then it waits to be released, since the end of its thread is
+// the server's death to the kernel (ublk_drv.c:ublk_uring_cmd_cancel_fn, v7.3).
+func (q *Queue) run(opened chan<- error) {
+	runtime.LockOSThread()
+	err := q.open()
+	opened <- err
+	if err == nil {
+		err = q.serve()
+	}
+	q.dev.left <- err
+	<-q.dev.release
+	q.dev.closed <- q.close()
+}
+
+// serve is the queue loop: everything that has completed is handled, every
+// answer queued, and one system call submits the lot and waits for more.
+func (q *Queue) serve() error {
+	for q.err == nil {
+		if err := q.wait(); err != nil {
+			return fmt.Errorf("queue %d: wait: %w", q.id, err)
+		}
+		q.batch()
+		if q.async.quit.Load() || q.stopping && q.drained() {
+			break
+		}
+	}
+	return q.err
+}
+
+// batch handles all completions that can be read and all finished requests.
+func (q *Queue) batch() {
+	q.served = 0
+	q.now = q.readClock()
+	q.stats.Begin(q.now)
+	n := q.ring.Ready()
+	for i := range n {
+		c := q.ring.CQE(i)
+		q.completed(c.UserData, c.Res)
+	}
+	q.ring.Advance(n)
+	if q.async.on {
+		q.drainFinished()
+	}
+	q.stats.End()
+	q.paced()
+}
+
+func (q *Queue) completed(userData uint64, res int32) {
+	tag := uint16(userData)
+	switch userData & kindMask {
+	case kindFetch:
+		q.fetched(&q.reqs[tag], res)
+	case kindTarget:
+		q.ringed.Done(&q.reqs[tag], res)
+	case kindWake:
+		q.woken(res)
+	case kindBeat:
+		q.beat(res)
+	default:
+		q.fail(fmt.Errorf("completion of nothing: user data %#x, result %d", userData, res))
+	}
+}
+
+// fetched handles the completion of a tag's command. Every result has a name;
+// one without is the end of this queue, and so of this server.
+func (q *Queue) fetched(r *Request, res int32) {
+	switch {
+	case res == uapi.IOResOK:
+		if !r.fetched {
+			q.held++
+		}
+		r.fetched = false
+		q.served++
+		q.arrived(r)
+	case res == uapi.IOResNeedGetData:
+		q.held++
+		r.fetched = true
+		q.command(uapi.IONeedGetData, r)
+	case res == -int32(unix.ENODEV):
+		q.stopping = true
+	default:
+		q.fail(fmt.Errorf("tag %d: fetch: %w", r.tag, unix.Errno(-res)))
+	}
+}
+
+// arrived hands a request to the target, with its data in place.
+func (q *Queue) arrived(r *Request) {
+	d := r.desc
+	q.stats.Start(r.tag, uint8(d.OpFlags), d.StartSector, d.NrSectors<<9)
+	r.Progress = 0
+	if q.mode == DataUserCopy && d.OpFlags&uapi.OpMask == uapi.OpWrite {
+		if errno := q.copyIn(r); errno != 0 {
+			q.commit(r, -int32(errno))
+			return
+		}
+	}
+	q.handler.Handle(r)
+}
+
+// commit answers a request and fetches the next one of its tag.
+func (q *Queue) commit(r *Request, res int32) {
+	q.stats.Done(r.tag, res)
+	q.held--
+	q.command(uapi.IOCommitAndFetch, r).Result = res
+}
+
+// command queues a command for r's tag. The buffer address serves the request
+// that the command delivers, and as the source of the read that it completes.
+func (q *Queue) command(op uint32, r *Request) *uapi.IOCmd {
+	s := q.sqe()
+	s.Opcode, s.Flags, s.Fd, s.Off, s.UserData = uapi.RingOpURingCmd, uapi.SQEFixedFile, charFile, uint64(op), kindFetch|uint64(r.tag)
+	c := s.IOCmd()
+	c.QID, c.Tag = uint16(q.id), r.tag
+	if q.mode == DataCopy {
+		c.Addr = r.addr
+	}
+	return c
+}
+
+// sqe is the next free submission entry. A full queue is submitted first; a ring
+// that cannot be submitted to ends the queue.
+func (q *Queue) sqe() *uapi.SQE {
+	s := q.ring.SQE()
+	if s == nil {
+		if err := q.ring.Flush(); err != nil {
+			q.fail(fmt.Errorf("submit: %w", err))
+			return &q.spare
+		}
+		s = q.ring.SQE()
+	}
+	return s
+}
+
+// fail notes the first reason for which the queue stops.
+func (q *Queue) fail(err error) {
+	if q.err == nil {
+		q.err = fmt.Errorf("queue %d: %w", q.id, err)
+	}
+}
+
+// drained reports, once the driver has taken fetches back, that nothing is left
+// to do: all answers are with the driver and no request arrived meanwhile.
+// Tags may stay armed: after QUIESCE a committed tag is armed again and never
+// comes back. Closing the ring ends them.
+func (q *Queue) drained() bool {
+	if q.held > 0 {
+		return false
+	}
+	if err := q.ring.Flush(); err != nil {
+		q.fail(fmt.Errorf("submit: %w", err))
+		return true
+	}
+	if err := q.ring.Poll(); err != nil {
+		q.fail(fmt.Errorf("poll: %w", err))
+		return true
+	}
+	return q.ring.Ready() == 0
+}
+
+// copyIn fetches the data of a write in user-copy mode.
+func (q *Queue) copyIn(r *Request) unix.Errno { return q.userCopy(unix.SYS_PREAD64, r) }
+
+// copyOut delivers the data of a read in user-copy mode: its length or -errno.
+func (q *Queue) copyOut(r *Request) int32 {
+	if errno := q.userCopy(unix.SYS_PWRITE64, r); errno != 0 {
+		return -int32(errno)
+	}
+	return int32(r.Len())
+}
+
+func (q *Queue) userCopy(call uintptr, r *Request) unix.Errno {
+	base := int64(uapi.UserCopyBase) + int64(q.id)<<uapi.UserCopyQShift + int64(r.tag)<<uapi.UserCopyTagShift
+	data := r.Data()
+	for done := 0; done < len(data); {
+		n, errno := copyData(call, q.dev.char, data[done:], base+int64(done))
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return errno
+		case n == 0:
+			return unix.EIO
+		default:
+			done += n
+		}
+	}
+	return 0
+}
+
+// open prepares the queue on its thread, up to and including the fetches.
+func (q *Queue) open() error {
+	err := q.openAll()
+	if err != nil {
+		return errors.Join(fmt.Errorf("queue %d: %w", q.id, err))
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"ublk/internal/uapi"
+	"ublk/internal/uring"
+)
+
+// openAll sets up ring, memory and handler and fetches every tag. What it has
+// made when it fails is freed by close.
+func (q *Queue) openAll() error {
+	d := q.dev
+	if err := q.pin(); err != nil {
+		return err
+	}
+	depth := uint32(d.info.Depth)
+	var err error
+	// A tag has one command and at most one operation of the handler's in
+	// flight; beside them there are the eventfd, the heartbeat and a cancel.
+	if q.ring, err = uring.New(uring.Config{Entries: 2*depth + 8, CQEntries: 4*depth + 16, SingleIssuer: true}); err != nil {
+		return err
+	}
+	_ = q.ring.RegisterRing() // an older kernel works without, a little slower
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	q.async.event = event
+	if err := q.registerFiles(); err != nil {
+		return err
+	}
+	bufBytes := 0
+	if q.mode.buffered() {
+		bufBytes = int(d.info.MaxIOBytes)
+	}
+	if q.mem, err = mapMemory(d.char, q.id, d.info.Depth, d.info.DescSize, bufBytes, d.cfg.Buffers == BuffersHuge); err != nil {
+		return err
+	}
+	q.reqs = make([]Request, d.info.Depth)
+	for tag := range q.reqs {
+		r := &q.reqs[tag]
+		r.q, r.tag, r.desc, r.buf = q, uint16(tag), q.mem.desc(tag), q.mem.buffer(tag)
+		if r.buf != nil {
+			r.addr = uring.Addr(r.buf)
+		}
+	}
+	if q.handler, err = d.target.Queue(q); err != nil {
+		return err
+	}
+	q.ringed, _ = q.handler.(RingHandler)
+	q.stats.SetThread(unix.Gettid())
+	q.pace.init(q.mem.scratch, d.info.Queues)
+	q.armWake()
+	for tag := range q.reqs {
+		q.command(uapi.IOFetchReq, &q.reqs[tag]).Result = -1
+	}
+	if q.err != nil {
+		return q.err
+	}
+	return q.ring.Flush()
+}
+
+// pin restricts the thread to the CPUs that the configuration asks for.
+func (q *Queue) pin() error {
+	cpus, err := q.dev.cpus(q.id)
+	if err != nil || len(cpus) == 0 {
+		return err
+	}
+	var set unix.CPUSet
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("cpus %v: %w", cpus, err)
+	}
+	return nil
+}
+
+func (q *Queue) registerFiles() error {
+	files := []int32{charFile: int32(q.dev.char), wakeFile: int32(q.async.event)}
+	if t, ok := q.dev.target.(FileTarget); ok {
+		for _, fd := range t.Files() {
+			files = append(files, int32(fd))
+		}
+	}
+	return q.ring.RegisterFiles(files)
+}
+
+// close frees what open made, on the queue's thread: first the ring, which ends
+// every operation on the memory, then the rest.
+func (q *Queue) close() error {
+	var errs []error
+	if c, ok := q.handler.(io.Closer); ok {
+		errs = append(errs, c.Close())
+	}
+	if q.ring != nil {
+		errs = append(errs, q.ring.Close())
+	}
+	if q.mem != nil {
+		errs = append(errs, q.mem.unmap())
+	}
+	if q.async.event >= 0 {
+		errs = append(errs, unix.Close(q.async.event))
+	}
+	return errors.Join(errs...)
+}
