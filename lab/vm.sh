@@ -21,15 +21,15 @@ vm_accelerator() {
 }
 
 # vm_share TAG DIR MODE CACHE: serves DIR to the guest at the socket $work/TAG.sock; MODE is ro or rw.
-# The server ends by itself with the VM. The C virtiofsd (Debian 12) and the Rust one have different options.
+# The server ends by itself with the VM. The Rust virtiofsd (from Debian 13) and the C one have different options.
 vm_share() {
-	local tag=$1 dir=$2 mode=$3 cache=$4 daemon=/usr/lib/qemu/virtiofsd options sudo=()
+	local tag=$1 dir=$2 mode=$3 cache=$4 daemon=/usr/libexec/virtiofsd options sudo=()
 	if ((EUID)); then sudo=(sudo); fi
 	if [[ -x $daemon ]]; then
-		options=(-o "source=$work/$tag,cache=$cache,log_level=err")
-	else
-		daemon=/usr/libexec/virtiofsd
 		options=("--shared-dir=$work/$tag" "--cache=$cache" --log-level=error)
+	else
+		daemon=/usr/lib/qemu/virtiofsd
+		options=(-o "source=$work/$tag,cache=$cache,log_level=err")
 	fi
 	rm -f "$work/$tag.sock"
 	mkdir -p "$work/$tag"
