@@ -2,7 +2,9 @@
 # The virtual machine of one lab/run. Sourced by it; its options are this file's parameters: kernel (a folder from
 # fetch), cpus, memory, results, append, timeout, tty, icount, work (the run's temporary folder).
 
-vm='' feeder='' shares=() terminal=''
+boot_limit=90 # seconds from power-on to init, on a slow machine
+vm='' feeder='' watchdog='' shares=() terminal='' sudo=()
+if ((EUID)); then sudo=(sudo); fi
 
 # vm_accelerator: KVM only where it can run a stock kernel; a /dev/kvm without the CPU flag cannot.
 vm_accelerator() {
@@ -23,8 +25,7 @@ vm_accelerator() {
 # vm_share TAG DIR MODE CACHE: serves DIR to the guest at the socket $work/TAG.sock; MODE is ro or rw.
 # The server ends by itself with the VM. The Rust virtiofsd (from Debian 13) and the C one have different options.
 vm_share() {
-	local tag=$1 dir=$2 mode=$3 cache=$4 daemon=/usr/libexec/virtiofsd options sudo=()
-	if ((EUID)); then sudo=(sudo); fi
+	local tag=$1 dir=$2 mode=$3 cache=$4 daemon=/usr/libexec/virtiofsd options
 	if [[ -x $daemon ]]; then
 		options=("--shared-dir=$work/$tag" "--cache=$cache" --log-level=error)
 	else
@@ -62,6 +63,14 @@ vm_relay() {
 		exit 141
 	) &
 	relays+=($!)
+}
+
+# vm_watch: ends a VM that hangs before init says hello.
+vm_watch() {
+	(
+		read -rt "$boot_limit" <>"$work/never" || [[ -e $results/status ]] || kill "$vm"
+	) >/dev/null 2>&1 &
+	watchdog=$!
 }
 
 # vm_boot: one boot, to its end. $results/status is there afterwards when init got to say hello; vm_status is QEMU's.
@@ -104,9 +113,11 @@ vm_boot() {
 		vm_relay "$work/out" 1
 		vm_relay "$work/err" 2
 	fi
+	vm_watch
 	vm_status=0
 	wait "$vm" || vm_status=$?
 	vm=''
+	kill "$watchdog" 2>/dev/null || true
 	wait "${shares[@]}" || true
 	local relay
 	for relay in "${relays[@]}"; do wait "$relay" || exit; done
@@ -125,14 +136,13 @@ vm_run() {
 	fi 3<&0
 	for _ in 1 2 3 4 5; do
 		vm_boot
-		if [[ -e $results/status || $vm_status != 0 ]]; then break; fi
+		if [[ -e $results/status ]] || ((vm_status == 124)); then break; fi
 	done
 	if ((vm_status == 124)); then exit 124; fi
-	read -r status <"$results/status" || true
+	if [[ -e $results/status ]]; then read -r status <"$results/status" || true; fi
 	if [[ $status =~ ^[0-9]+$ ]]; then exit "$status"; fi
 	{
-		tail -n 40 "$results/console.log"
-		cat "$work/qemu.log"
+		tail -q -n 40 "$results/console.log" "$work/qemu.log" || true
 		echo 'lab/run: the guest ended without a status'
 	} >&2
 	exit 125
@@ -142,7 +152,7 @@ vm_run() {
 vm_cleanup() {
 	trap '' HUP INT QUIT TERM
 	if [[ $terminal ]]; then stty "$terminal" || true; fi
-	kill ${vm:+"$vm"} ${feeder:+"$feeder"} "${shares[@]}" 2>/dev/null || true
+	kill ${vm:+"$vm"} ${feeder:+"$feeder"} ${watchdog:+"$watchdog"} "${shares[@]}" 2>/dev/null || true
 	wait ${vm:+"$vm"} "${shares[@]}" || true
-	rm -rf --one-file-system "$work"
+	"${sudo[@]}" rm -rf --one-file-system "$work"
 }
