@@ -68,7 +68,7 @@ func deriveLive(prev, cur Sample) Health {
 		return Parked
 	case slices.Contains([]byte{'T', 't', 'Z', 'X'}, cur.Server):
 		return Stalled
-	case stuck && cur.Server == 'D' && prev.Server == 'D' && cur.Stat.InFlight > 0:
+	case stuck && cur.Server == 'D' && prev.Server == 'D':
 		return Stalled
 	case stuck && cur.Inflight.Total() > 0 && prev.Inflight.Total() > 0:
 		return Stalled
