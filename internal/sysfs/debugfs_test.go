@@ -102,7 +102,7 @@ func FuzzParseBitmap(f *testing.F) {
 	f.Add("00000000: 0000 0000 0000 0000 0000 0000 0000 0000\n00000010: 01")
 	f.Fuzz(func(t *testing.T, text string) {
 		set, err := parseBitmap(text)
-		if err == nil && len(set)*8 > len(text) {
+		if err == nil && len(set) > len(text)/2 {
 			t.Fatalf("%d words of %d bytes", len(set), len(text))
 		}
 	})

@@ -31,7 +31,7 @@ type Limits struct {
 	DMAAlignment                        uint64 // mask, as the kernel has it
 	DiscardGranularity, DiscardMax      uint64
 	WriteZeroesMax                      uint64
-	ChunkSectors                        uint64 // in bytes, like the rest
+	Chunk                               uint64 // zone size, or what requests must not cross
 	Scheduler                           string // the current one
 	Requests                            uint64 // nr_requests
 	IOTimeout                           uint64 // milliseconds
@@ -116,7 +116,7 @@ func (a *attributes) limits() Limits {
 		DiscardGranularity: a.number("queue/discard_granularity"),
 		DiscardMax:         a.number("queue/discard_max_bytes"),
 		WriteZeroesMax:     a.number("queue/write_zeroes_max_bytes"),
-		ChunkSectors:       a.number("queue/chunk_sectors") * sectorSize,
+		Chunk:              a.number("queue/chunk_sectors") * sectorSize,
 		Scheduler:          current(a.word("queue/scheduler")),
 		Requests:           a.number("queue/nr_requests"),
 		IOTimeout:          a.number("queue/io_timeout"),

@@ -424,22 +424,18 @@ func TestLabUevents(t *testing.T) {
 }
 
 // record copies what the readers read of a device into testdata, when asked to:
-// UBLK_RECORD names the folder for this kernel.
+// UBLK_RECORD names the folder for this kernel. Only the first device is recorded,
+// so that the fixtures have one name.
 func record(t *testing.T, id int, moment string) {
 	folder := os.Getenv("UBLK_RECORD")
-	if folder == "" {
+	if folder == "" || id != 0 {
 		return
 	}
-	name := blockName(id)
-	patterns := []string{"/sys/class/misc/ublk-control/dev", "/sys/class/ublk-char/" + charName(id) + "/dev", "/proc/diskstats", "/proc/swaps",
-		"/sys/module/ublk_drv/parameters/ublks_max"}
-	for _, pattern := range []string{"dev", "size", "ro", "diskseq", "stat", "inflight", "queue/*", "mq/*/nr_*", "mq/*/cpu_list"} {
-		patterns = append(patterns, "/sys/block/"+name+"/"+pattern)
-	}
-	for _, pattern := range []string{"state", "requeue_list", "hctx*/busy", "hctx*/tags_bitmap", "hctx*/dispatch", "hctx*/state"} {
-		patterns = append(patterns, "/sys/kernel/debug/block/"+name+"/"+pattern)
-	}
-	for _, pattern := range patterns {
+	for _, pattern := range []string{
+		"/sys/class/misc/ublk-control/dev", "/sys/class/ublk-char/ublkc0/dev", "/sys/module/ublk_drv/parameters/ublks_max", "/proc/diskstats",
+		"/sys/block/ublkb0/*", "/sys/block/ublkb0/queue/*", "/sys/block/ublkb0/mq/*/*", "/sys/kernel/debug/block/ublkb0/*",
+		"/sys/kernel/debug/block/ublkb0/hctx*/*",
+	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

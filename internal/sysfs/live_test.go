@@ -3,8 +3,10 @@ package sysfs
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -153,6 +155,56 @@ func TestHoldsChar(t *testing.T) {
 	for dev, want := range map[Dev]bool{{1, 5}: true, {1, 9999}: false} {
 		if holds, err := f.holdsChar(os.Getpid(), "ublkc0", dev); err != nil || holds != want {
 			t.Errorf("holds %v: %v, %v; want %v", dev, holds, err, want)
+		}
+	}
+}
+
+// TestUnprivileged looks with the eyes of nobody at a machine where process 1 is root's.
+func TestUnprivileged(t *testing.T) {
+	if process, err := New("/").ProcessStat(1); err != nil || process.UID != 0 {
+		t.Skip("process 1 is not root's")
+	}
+	type result struct {
+		partial     bool
+		err, holder error
+		process     Process
+		processErr  error
+	}
+	results := make(chan result)
+	go func() {
+		// The thread's identity changes alone, and ends with the goroutine.
+		runtime.LockOSThread()
+		if os.Getuid() == 0 {
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
+				results <- result{err: errno}
+				return
+			}
+		}
+		f := tree(t, map[string]string{"sys/block/x": "", "sys/class/ublk-char/ublkc3/dev": "244:3\n", "proc": "-> /proc"})
+		var r result
+		_, r.partial, r.err = f.Users(3)
+		_, _, r.holder = f.CharHolder(3)
+		r.process, r.processErr = f.Process(1)
+		results <- r
+	}()
+	r := <-results
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) // lost with the change of identity
+	if r.err != nil || !r.partial {
+		t.Errorf("users: partial %v, %v", r.partial, r.err)
+	}
+	if !errors.Is(r.holder, fs.ErrPermission) {
+		t.Errorf("char holder: %v, want fs.ErrPermission", r.holder)
+	}
+	if r.processErr != nil || r.process.UID != 0 || r.process.Comm == "" {
+		t.Errorf("process 1: %+v, %v", r.process, r.processErr)
+	}
+}
+
+func BenchmarkUsers(b *testing.B) {
+	f := New("/")
+	for b.Loop() {
+		if _, _, err := f.Users(3); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

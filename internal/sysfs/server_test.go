@@ -132,6 +132,7 @@ func serveMemory(id int) error {
 	if err != nil {
 		return err
 	}
+	client.Close() // its ring would be one more
 	char, err := unix.Open(ctrl.CharPath(id), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
