@@ -28,6 +28,7 @@ var kindOrder = []UserKind{UserMount, UserSwap, UserHolder, UserLoop, UserOpener
 // User is something that uses a ublk disk or one of its partitions.
 type User struct {
 	Kind   UserKind
+	ID     int    // of the ublk device
 	Device string // ublkbN or ublkbNpM
 	// PID and Command are the opener's. For a mount they are a process that sees
 	// it, or 0 where no process that we can look at does.
@@ -75,63 +76,76 @@ func (u User) mountString(device string) string {
 	}
 }
 
-// Users finds who uses a ublk disk or its partitions: mounts in the mount
-// namespaces of all processes, swap, block devices built on it, loop devices,
-// and processes that have it open, through a descriptor or a ring. A disk that
+// Users finds who uses ublk disks or their partitions: mounts in the mount
+// namespaces of all processes, swap, block devices built on them, loop devices,
+// and processes that have them open, through a descriptor or a ring. A disk that
 // was stopped under its openers still shows them. partial means that some
 // processes could not be looked at for want of privilege; there may be more users.
 //
-// Not seen: a mapping whose descriptor is closed, and users inside the kernel
+// Every process is looked at once, however many the disks: that is the cost.
+// Not seen are a mapping whose descriptor is closed, and users inside the kernel
 // that leave no trace in sysfs.
-func (f *FS) Users(id int) (users []User, partial bool, err error) {
-	disk, users, err := f.target(id)
+func (f *FS) Users(ids ...int) (users []User, partial bool, err error) {
+	disks, users, err := f.target(ids)
 	if err != nil {
 		return nil, false, err
 	}
 	for _, find := range []func(target) ([]User, error){f.swaps, f.loops} {
-		found, err := find(disk)
+		found, err := find(disks)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, false, err
 		}
 		users = append(users, found...)
 	}
-	scan := procScan{fs: f, target: disk}
+	scan := procScan{fs: f, target: disks}
 	if err := scan.run(); err != nil {
 		return nil, false, err
 	}
 	users = append(users, scan.openers...)
 	users = append(users, scan.mounts...)
-	users = append(users, f.hiddenMounts(disk, scan.mounts)...)
+	users = append(users, f.hiddenMounts(disks, scan.mounts)...)
+	for i := range users {
+		users[i].ID, _, _ = blockID(users[i].Device)
+	}
 	slices.SortStableFunc(users, func(a, b User) int {
-		return cmp.Or(cmp.Compare(slices.Index(kindOrder, a.Kind), slices.Index(kindOrder, b.Kind)), cmp.Compare(a.Device, b.Device))
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(slices.Index(kindOrder, a.Kind), slices.Index(kindOrder, b.Kind)),
+			cmp.Compare(a.Device, b.Device))
 	})
 	return users, scan.partial, nil
 }
 
-// target is a ublk disk with its partitions, to be recognised wherever it is used.
+// target is ublk disks with their partitions, to be recognised wherever they are used.
 type target struct {
-	id    int
-	names map[Dev]string // ublkbN and ublkbNpM; empty when the disk is gone
+	ids   map[int]bool
+	names map[Dev]string // ublkbN and ublkbNpM; of a disk that is gone there are none
 }
 
 // target returns the devices to look for, and the holders, which come with them.
-func (f *FS) target(id int) (target, []User, error) {
-	t := target{id: id, names: map[Dev]string{}}
-	dev, err := f.dev("sys/block", blockName(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil, nil
+func (f *FS) target(ids []int) (target, []User, error) {
+	t := target{ids: map[int]bool{}, names: map[Dev]string{}}
+	var users []User
+	for _, id := range ids {
+		t.ids[id] = true
+		name := blockName(id)
+		dev, err := f.dev("sys/block", name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return t, nil, err
+		}
+		a := attributes{fs: f, folder: "sys/block/" + name}
+		t.names[dev] = name
+		users = append(users, holderUsers(name, a.holders(""))...)
+		for _, partition := range a.partitions(name) {
+			t.names[partition.Dev] = partition.Name
+			users = append(users, holderUsers(partition.Name, partition.Holders)...)
+		}
+		if a.err != nil {
+			return t, nil, a.err
+		}
 	}
-	if err != nil {
-		return t, nil, err
-	}
-	a := attributes{fs: f, folder: "sys/block/" + blockName(id)}
-	t.names[dev] = blockName(id)
-	users := holderUsers(blockName(id), a.holders(""))
-	for _, partition := range a.partitions(blockName(id)) {
-		t.names[partition.Dev] = partition.Name
-		users = append(users, holderUsers(partition.Name, partition.Holders)...)
-	}
-	return t, users, a.err
+	return t, users, nil
 }
 
 func holderUsers(device string, holders []Holder) []User {
@@ -142,15 +156,15 @@ func holderUsers(device string, holders []Holder) []User {
 	return users
 }
 
-// named returns the disk's or partition's name if a path names it in /dev, as
+// named returns a disk's or partition's name if a path names it in /dev, as
 // the kernel prints paths: " (deleted)" follows when the node is gone.
 func (t target) named(file string) (string, bool) {
 	folder, name := path.Split(strings.TrimSuffix(file, " (deleted)"))
 	id, _, ok := blockID(name)
-	return name, ok && id == t.id && folder == "/dev/"
+	return name, ok && t.ids[id] && folder == "/dev/"
 }
 
-// at returns the disk's or partition's name if a path leads to its node, in a
+// at returns a disk's or partition's name if a path leads to its node, in a
 // view of the file system that may be that of another process.
 func (t target) at(f *FS, file string) (string, bool) {
 	node, err := f.device(file)

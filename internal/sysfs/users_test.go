@@ -106,6 +106,21 @@ func TestUsersOfStoppedDisk(t *testing.T) {
 	}
 }
 
+func TestUsersOfSeveral(t *testing.T) {
+	files := map[string]string{"sys/block/ublkb10/dev": "259:7\n", "sys/block/ublkb10/holders/md0": "-> x"}
+	process(files, "100", "fio", "1", "1", "25 1 259:5 / /a rw - ext4 /dev/ublkb3 rw\n", map[string]string{"3": "/dev/ublkb3", "4": "/dev/ublkb10"})
+	users, _, err := machine(t, files).Users(10, 3, 99)
+	want := []User{
+		{Kind: UserMount, ID: 3, Device: "ublkb3", PID: 100, Command: "fio", MountPoint: "/a", FSType: "ext4", Namespace: 1},
+		{Kind: UserOpener, ID: 3, Device: "ublkb3", PID: 100, Command: "fio"},
+		{Kind: UserHolder, ID: 10, Device: "ublkb10", Name: "md0"},
+		{Kind: UserOpener, ID: 10, Device: "ublkb10", PID: 100, Command: "fio"},
+	}
+	if err != nil || !reflect.DeepEqual(users, want) {
+		t.Errorf("got %+v, %v", users, err)
+	}
+}
+
 func TestMounts(t *testing.T) {
 	own := `25 1 259:7 / / rw - ext4 /dev/sda rw
 30 25 259:5 / /mnt/a\040b rw,relatime shared:1 - xfs /dev/ublkb3 rw
