@@ -1,10 +1,15 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ublk/ctrl"
 	"ublk/internal/labtest"
@@ -12,10 +17,10 @@ import (
 	"ublk/server/target/null"
 )
 
-// serve brings up a device and takes it down when the test ends.
-func serve(t *testing.T, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
+// bringUp makes a device and starts it.
+func bringUp(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	have, err := c.Features(ctx)
 	if err != nil {
@@ -30,32 +35,168 @@ func serve(t *testing.T, c *ctrl.Client, cfg server.Config, target server.Target
 		t.Fatal(err)
 	}
 	if err := d.Start(ctx); err != nil {
+		_ = d.Delete(ctx)
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := d.Stop(ctx); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-		if err := d.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-		if err := d.Delete(ctx); err != nil {
-			t.Errorf("delete: %v", err)
-		}
-	})
 	return d
 }
 
-func TestNull(t *testing.T) {
+// takeDown stops and deletes it.
+func takeDown(t testing.TB, d *server.Device) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := d.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if err := d.Delete(ctx); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+}
+
+// serve is bringUp with takeDown at the end of the test.
+func serve(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
+	t.Helper()
+	d := bringUp(t, c, cfg, target)
+	t.Cleanup(func() { takeDown(t, d) })
+	return d
+}
+
+func ramTarget(t testing.TB, r *ram) server.Target {
+	t.Helper()
+	target, err := server.FromBackend(r, server.BackendConfig{Size: int64(len(r.data))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
+// fio runs one fio job on a device, with direct I/O.
+func fio(t testing.TB, d *server.Device, args ...string) string {
+	t.Helper()
+	return labtest.Run(t, "fio", append([]string{"--name=t", "--filename=" + d.Path(), "--ioengine=io_uring", "--direct=1",
+		"--group_reporting"}, args...)...)
+}
+
+var copyModes = []server.DataMode{server.DataCopy, server.DataUserCopy}
+
+// TestLabVerify writes with checksums and reads back, over queues, modes and
+// block sizes.
+func TestLabVerify(t *testing.T) {
 	c := labtest.Require(t)
-	for _, mode := range []server.DataMode{server.DataCopy, server.DataUserCopy, server.DataNone} {
+	for _, mode := range copyModes {
+		for _, queues := range []int{1, 4} {
+			for _, bs := range []string{"4k", "64k", "512k", "512-128k"} {
+				t.Run(fmt.Sprintf("%s/%d/%s", mode, queues, bs), func(t *testing.T) {
+					d := serve(t, c, server.Config{Type: "ram", Queues: queues, Data: mode}, ramTarget(t, newRAM(32<<20)))
+					size := "--bs=" + bs
+					if bs == "512-128k" {
+						size = "--bsrange=" + bs
+					}
+					fio(t, d, "--rw=randwrite", size, "--iodepth=32", "--size=32m", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randrepeat=0")
+				})
+			}
+		}
+	}
+}
+
+// TestLabOps sees flush, discard and write-zeroes arrive, and what they do.
+func TestLabOps(t *testing.T) {
+	c := labtest.Require(t)
+	for _, mode := range copyModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			d := serve(t, c, server.Config{Type: "null", Queues: 2, Data: mode}, null.New(null.DefaultSize))
-			out := labtest.Run(t, "fio", "--name=t", "--filename="+d.Path(), "--rw=randrw", "--bs=4k", "--iodepth=64",
-				"--ioengine=io_uring", "--direct=1", "--time_based", "--runtime=1", "--group_reporting", "--minimal")
-			fmt.Println(out)
+			r := newRAM(8 << 20)
+			d := serve(t, c, server.Config{Type: "ram", Data: mode}, ramTarget(t, r))
+			f, err := os.OpenFile(d.Path(), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.Write(bytes.Repeat([]byte{0xaa}, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if r.flushes.Load() == 0 {
+				t.Error("fsync sent no flush")
+			}
+			labtest.Run(t, "blkdiscard", "--offset", "0", "--length", "65536", d.Path())
+			labtest.Run(t, "blkdiscard", "--zeroout", "--offset", "65536", "--length", "65536", d.Path())
+			// fallocate(ZERO_RANGE) keeps the space: NOUNMAP.
+			if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, 131072, 65536); err != nil {
+				t.Fatal(err)
+			}
+			if r.discards.Load() == 0 || r.zeroes.Load() < 2 || r.kept.Load() == 0 {
+				t.Errorf("%d discards, %d write-zeroes, %d of them without unmap", r.discards.Load(), r.zeroes.Load(), r.kept.Load())
+			}
+			r.mu.RLock()
+			defer r.mu.RUnlock()
+			if n := bytes.IndexByte(r.data, 0xaa); n != 3*65536 {
+				t.Errorf("first byte that was not zeroed is at %d, want %d", n, 3*65536)
+			}
+		})
+	}
+}
+
+// TestLabNoStaleData fills a null device's buffers with writes, then reads: no
+// reader may see anything but zeroes.
+func TestLabNoStaleData(t *testing.T) {
+	c := labtest.Require(t)
+	for _, mode := range copyModes {
+		t.Run(mode.String(), func(t *testing.T) {
+			d := serve(t, c, server.Config{Type: "null", Depth: 8, Data: mode}, null.New(64<<20))
+			f, err := os.OpenFile(d.Path(), os.O_RDWR|unix.O_DIRECT, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			mem, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Munmap(mem)
+			for round := range 200 {
+				size := 512 << (round % 12)
+				for i := range mem {
+					mem[i] = 0xee
+				}
+				if _, err := f.WriteAt(mem[:size], 0); err != nil {
+					t.Fatal(err)
+				}
+				size = 512 << ((round * 7) % 12)
+				if _, err := f.ReadAt(mem[:size], 0); err != nil {
+					t.Fatal(err)
+				}
+				if i := bytes.IndexByte(mem[:size], 0xee); i >= 0 {
+					t.Fatalf("round %d: byte %d of %d read is not zero", round, i, size)
+				}
+			}
+		})
+	}
+}
+
+// TestLabNoAllocations is rule 7: the hot path allocates nothing.
+func TestLabNoAllocations(t *testing.T) {
+	c := labtest.Require(t)
+	for name, target := range map[string]server.Target{"null": null.New(1 << 30), "backend": ramTarget(t, newRAM(16<<20))} {
+		t.Run(name, func(t *testing.T) {
+			d := serve(t, c, server.Config{Type: name, Queues: 2}, target)
+			load := func() {
+				fio(t, d, "--rw=randrw", "--bs=4k", "--iodepth=32", "--number_ios=20000", "--size=16m", "--norandommap")
+			}
+			load()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			load()
+			runtime.ReadMemStats(&after)
+			// Starting fio from this process allocates a few hundred objects.
+			if n := after.Mallocs - before.Mallocs; n > 2000 {
+				t.Errorf("%d allocations while 20,000 requests were served", n)
+			}
 		})
 	}
 }

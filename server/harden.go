@@ -1,0 +1,72 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// harden makes this process fit to stand behind a disk: what its memory
+// reclaim, a full machine or an unlucky umount could do to it would hang the
+// disk. What it may not do becomes a warning. See also launch.
+func harden() (warnings []string) {
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		// First of all: as a slave the namespace follows every umount outside and
+		// pins no file system. (The process has only its start-up threads yet, and
+		// they share one namespace.)
+		{"mount namespace", slaveMounts},
+		{"IO_FLUSHER", checkIOFlusher},
+		{"oom_score_adj", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) }},
+		{"file descriptor limit", raiseFileLimit},
+		{"working directory", func() error { return os.Chdir("/") }},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			warnings = append(warnings, fmt.Sprintf("%s: %v", s.what, err))
+		}
+	}
+	return warnings
+}
+
+// slaveMounts acts only in a namespace of our own: never change the caller's.
+func slaveMounts() error {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return err
+	}
+	parent, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid()))
+	if err == nil && own == parent {
+		return errors.New("shared with the caller: file systems on this device must not be needed by the server itself")
+	}
+	return os.NewSyscallError("mount", unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
+}
+
+// checkIOFlusher reads back what the parent set: the flag is a thread's, and
+// every thread of the runtime must have it from birth.
+func checkIOFlusher() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	set, err := unix.PrctlRetInt(unix.PR_GET_IO_FLUSHER, 0, 0, 0, 0)
+	if err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
+	if set != 1 {
+		return errors.New("not set: memory reclaim may wait for this very device")
+	}
+	return nil
+}
+
+func raiseFileLimit() error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	l.Cur = l.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"ublk/ctrl"
+)
+
+// Action is what a serving process is started for.
+type Action string
+
+// The actions of a Job.
+const (
+	ActionAdd     Action = "add"     // make a device and serve it
+	ActionServe   Action = "serve"   // serve a device that was not started, or was stopped
+	ActionRecover Action = "recover" // serve a device whose server died
+)
+
+// Job is what a serving process is told.
+type Job struct {
+	Action     Action `json:"action"`
+	ID         int    `json:"id"` // -1: the driver picks
+	Config     Config `json:"config"`
+	Foreground bool   `json:"foreground,omitempty"`
+	JSON       bool   `json:"json,omitempty"` // how the foreground process says that it is ready
+
+	// Warnings of those who prepared the process, to be passed on.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Opener makes the target that a configuration names.
+type Opener func(Config) (Target, error)
+
+// Started is a device that has just become LIVE.
+type Started struct {
+	ID       int      `json:"id"`
+	PID      int      `json:"pid"`
+	Queues   int      `json:"queues"`
+	Depth    int      `json:"depth"`
+	Path     string   `json:"path"`
+	Mode     string   `json:"mode"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// report is the one message of a serving process to its parent.
+type report struct {
+	Started *Started   `json:"started,omitempty"`
+	Error   *wireError `json:"error,omitempty"`
+}
+
+// wireError carries an error from one process to another: its text, and what
+// errors.Is and errors.As are asked for on the other side.
+type wireError struct {
+	Text     string `json:"text"`
+	Op       string `json:"op,omitempty"` // of a *ctrl.Error, with Dev
+	Dev      int    `json:"dev"`
+	Errno    int    `json:"errno,omitempty"`
+	Feature  string `json:"feature,omitempty"` // of a *ctrl.UnsupportedError, with Since
+	Since    string `json:"since,omitempty"`
+	Deadline bool   `json:"deadline,omitempty"`
+	Live     bool   `json:"live,omitempty"`
+	NoDriver bool   `json:"no_driver,omitempty"`
+}
+
+func toWire(err error) *wireError {
+	w := &wireError{Text: err.Error(), Dev: -1}
+	var ce *ctrl.Error
+	if errors.As(err, &ce) {
+		w.Op, w.Dev = ce.Op, ce.Dev
+	}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		w.Errno = int(errno)
+	}
+	var ue *ctrl.UnsupportedError
+	if errors.As(err, &ue) {
+		w.Feature, w.Since = ue.Feature, ue.Since
+	}
+	w.Deadline = errors.Is(err, context.DeadlineExceeded)
+	w.Live = errors.Is(err, ErrLive)
+	w.NoDriver = errors.Is(err, ctrl.ErrNoDriver)
+	return w
+}
+
+// remoteError is an error of another process.
+type remoteError struct {
+	text   string
+	causes []error
+}
+
+func (e *remoteError) Error() string   { return e.text }
+func (e *remoteError) Unwrap() []error { return e.causes }
+
+func (w *wireError) err() error {
+	e := &remoteError{text: w.Text}
+	var cause error
+	switch {
+	case w.Feature != "":
+		cause = &ctrl.UnsupportedError{Feature: w.Feature, Since: w.Since}
+	case w.Errno != 0:
+		cause = unix.Errno(w.Errno)
+	}
+	if w.Op != "" && cause != nil {
+		cause = &ctrl.Error{Op: w.Op, Dev: w.Dev, Err: cause}
+	}
+	if cause != nil {
+		e.causes = append(e.causes, cause)
+	}
+	for _, s := range []struct {
+		set bool
+		err error
+	}{{w.Deadline, context.DeadlineExceeded}, {w.Live, ErrLive}, {w.NoDriver, ctrl.ErrNoDriver}} {
+		if s.set {
+			e.causes = append(e.causes, s.err)
+		}
+	}
+	return e
+}
+
+// readReport reads what a serving process says. One that dies first has said
+// what it could in its log.
+func readReport(r io.Reader) (*Started, error) {
+	var rep report
+	err := json.NewDecoder(r).Decode(&rep)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the serving process ended without a word: %w", err)
+	case rep.Error != nil:
+		return nil, rep.Error.err()
+	case rep.Started == nil:
+		return nil, errors.New("the serving process reported nothing")
+	}
+	return rep.Started, nil
+}

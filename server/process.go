@@ -1,0 +1,286 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ublk/ctrl"
+	"ublk/internal/rundir"
+	"ublk/internal/stats"
+)
+
+// process is the serving process: one device, from its making to its end.
+type process struct {
+	job     Job
+	client  *ctrl.Client
+	device  *Device
+	dir     rundir.Dir
+	log     *log.Logger
+	control *control
+	signals chan os.Signal
+	added   bool // the device is ours to delete when starting fails
+}
+
+// ServeJob is the body of the hidden command: it reads its job, serves, and
+// returns when the device is no longer served. In the foreground ready says
+// that the device is LIVE, and errors are the caller's to print; in the
+// background both go to the parent by the report descriptor.
+func ServeJob(open Opener, ready func(Job, *Started)) error {
+	var job Job
+	in := os.NewFile(jobFD, "job")
+	if err := json.NewDecoder(in).Decode(&job); err != nil {
+		return fmt.Errorf("job: %w", err)
+	}
+	_ = in.Close()
+	say := func(report) {}
+	if !job.Foreground {
+		out := os.NewFile(reportFD, "report")
+		unix.CloseOnExec(reportFD)
+		say = func(r report) {
+			_ = json.NewEncoder(out).Encode(r)
+			_ = out.Close()
+		}
+	}
+	p := &process{job: job, log: log.New(os.Stderr, "", log.LstdFlags|log.Lmsgprefix), signals: make(chan os.Signal, 2)}
+	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	p.job.Warnings = append(p.job.Warnings, harden()...)
+	started, err := p.start(open)
+	if err != nil {
+		say(report{Error: toWire(err)})
+		return err
+	}
+	p.log.Printf("device %d: LIVE, %s, %d queues of depth %d, data %s", started.ID, p.job.Config.Type, started.Queues, started.Depth, started.Mode)
+	for _, w := range started.Warnings {
+		p.log.Printf("warning: %s", w)
+	}
+	if job.Foreground {
+		ready(job, started)
+	}
+	say(report{Started: started})
+	return p.serve()
+}
+
+// start brings the device up, and on error leaves things as they were.
+func (p *process) start(open Opener) (*Started, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), ctrl.DefaultTimeout)
+	defer cancel()
+	starting := make(chan struct{})
+	defer close(starting)
+	go func() { // a signal now means: do not start
+		select {
+		case s := <-p.signals:
+			cancel()
+			p.signals <- s
+		case <-starting:
+		}
+	}()
+	target, err := open(p.job.Config)
+	if err != nil {
+		return nil, err
+	}
+	if p.client, err = ctrl.Open(); err != nil {
+		return nil, errors.Join(err, target.Close())
+	}
+	if err := p.create(ctx, target); err != nil {
+		return nil, errors.Join(err, target.Close())
+	}
+	if err := p.goLive(ctx); err != nil {
+		_ = p.device.Close()
+		return nil, errors.Join(err, p.undo())
+	}
+	info := p.device.Info()
+	s := &Started{
+		ID: info.ID, PID: os.Getpid(), Queues: info.Queues, Depth: info.Depth,
+		Path: p.device.Path(), Mode: p.device.Mode().String(), Warnings: p.job.Warnings,
+	}
+	return s, nil
+}
+
+// create makes the device, or attaches to the one that is there.
+func (p *process) create(ctx context.Context, target Target) error {
+	if p.job.Action != ActionAdd {
+		p.dir = rundir.Default().Dir(p.job.ID)
+		var err error
+		p.device, err = Attach(ctx, p.client, p.job.ID, p.job.Config, target)
+		return err
+	}
+	d, warnings, err := Create(ctx, p.client, p.job, target)
+	if err != nil {
+		return err
+	}
+	p.device, p.added = d, true
+	p.dir = rundir.Default().Dir(d.info.ID)
+	p.job.Warnings = append(p.job.Warnings, warnings...)
+	if p.job.Foreground {
+		return nil
+	}
+	return p.dir.KeepLog(os.Stderr)
+}
+
+// goLive publishes statistics and control socket and starts the device.
+func (p *process) goLive(ctx context.Context) error {
+	if !p.job.Config.NoStats {
+		if err := p.publish(); err != nil {
+			return err
+		}
+	}
+	if err := p.device.Start(ctx); err != nil {
+		return err
+	}
+	var err error
+	p.control, err = listenControl(p.dir.Socket(), p.device, p.log)
+	return err
+}
+
+// publish starts a new statistics page; the dead server's stays beside it.
+func (p *process) publish() error {
+	if err := p.dir.Create(); err != nil {
+		return err
+	}
+	if old, err := stats.Open(p.dir.Stats()); err == nil {
+		pid := old.PID()
+		_ = old.Close()
+		if err := p.dir.RotateStats(pid); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(p.dir.Stats()); err != nil {
+			return err
+		}
+	}
+	return p.device.Publish(p.dir.Stats())
+}
+
+// undo deletes a device that was added and could not be started.
+func (p *process) undo() error {
+	if !p.added {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	if err := p.client.Stop(ctx, p.device.info.ID); err != nil {
+		return err
+	}
+	return errors.Join(p.device.Delete(ctx), p.dir.Remove())
+}
+
+// serve waits for the end: by our own signal, by STOP or QUIESCE from outside,
+// or because a queue gave up.
+func (p *process) serve() error {
+	select {
+	case <-p.device.Done():
+		return p.ended()
+	case s := <-p.signals:
+		return p.stop(s)
+	}
+}
+
+// ended follows a device that was taken from us. Nothing is sent to the driver:
+// whoever stopped or quiesced it knows what is next.
+func (p *process) ended() error {
+	err := p.device.Wait()
+	if err != nil {
+		// The kernel must see this server die, whole and now: the other queues
+		// still serve a device that has lost one.
+		p.log.Printf("device %d: %v", p.device.info.ID, err)
+		return err
+	}
+	p.log.Printf("device %d: stopped or quiesced from outside", p.device.info.ID)
+	return errors.Join(p.control.close(), p.device.Close())
+}
+
+// Create adds a device as job says and remembers its configuration. The id and
+// the name belong to it when this returns; its state folder replaces one that a
+// former device of that id left.
+func Create(ctx context.Context, client *ctrl.Client, job Job, target Target) (*Device, []string, error) {
+	have, err := client.Features(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := job.Config.Plan(target, have)
+	if err != nil {
+		return nil, nil, err
+	}
+	root := rundir.Default()
+	if name := job.Config.Name; name != "" {
+		claim, err := root.ClaimName(ctx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer claim.Unlock()
+	}
+	plan.Add.ID, plan.Add.ServerFlags = job.ID, rundir.NewToken()
+	d, err := Add(ctx, client, plan, target)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := remember(root.Dir(d.info.ID), d, plan); err != nil {
+		return nil, nil, errors.Join(err, d.Delete(ctx), root.Dir(d.info.ID).Remove())
+	}
+	return d, plan.granted(&d.info), nil
+}
+
+// remember writes the state folder that a recovery starts from.
+func remember(dir rundir.Dir, d *Device, plan Plan) error {
+	boot, err := rundir.BootID()
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(plan.Config)
+	if err != nil {
+		return err
+	}
+	if err := dir.Remove(); err != nil {
+		return err
+	}
+	if err := dir.Create(); err != nil {
+		return err
+	}
+	return dir.WriteConfig(rundir.Config{Token: d.info.ServerFlags, BootID: boot, ID: d.info.ID, Name: plan.Config.Name, Body: body})
+}
+
+// granted says what the driver made less of the plan.
+func (p *Plan) granted(info *ctrl.DevInfo) (warnings []string) {
+	if info.Queues < p.Add.Queues {
+		warnings = append(warnings, fmt.Sprintf("%d queues instead of %d: the driver allows one for each possible CPU", info.Queues, p.Add.Queues))
+	}
+	if dropped := ctrl.Features(p.Add.Flags &^ uint64(info.Flags)); dropped != 0 {
+		warnings = append(warnings, fmt.Sprintf("the driver cleared %v", dropped.Names()))
+	}
+	if info.MaxIOBytes < p.Add.MaxIOBytes {
+		warnings = append(warnings, fmt.Sprintf("largest request %d bytes instead of %d", info.MaxIOBytes, p.Add.MaxIOBytes))
+	}
+	return warnings
+}
+
+// Remembered is the configuration of device id as its state folder has it, if
+// the folder belongs to the device that info describes.
+func Remembered(info ctrl.DevInfo) (Config, error) {
+	dir := rundir.Default().Dir(info.ID)
+	stored, err := dir.ReadConfig()
+	if err != nil {
+		return Config{}, err
+	}
+	boot, err := rundir.BootID()
+	if err != nil {
+		return Config{}, err
+	}
+	if err := stored.Check(info.ID, info.ServerFlags, boot); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", filepath.Clean(dir.Config()), err)
+	}
+	var cfg Config
+	if err := json.Unmarshal(stored.Body, &cfg); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", dir.Config(), err)
+	}
+	return cfg, nil
+}
