@@ -3,9 +3,10 @@ package ctrldev
 import (
 	"context"
 	"errors"
-	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,14 +32,17 @@ const (
 type Ring struct {
 	file *os.File
 
-	mu   sync.Mutex
-	idle []*slot
+	mu     sync.Mutex
+	closed bool
+	idle   []*slot
+	lost   []*slot // of commands that were given up and are still in the kernel
 }
 
 type slot struct {
 	ring *uring.Ring
 	mem  []byte
-	wake int // eventfd: the context has ended
+	wake int  // eventfd: the context has ended
+	busy bool // the kernel has a command that has not completed
 }
 
 // Open opens the control node. Errors are those of open(2): fs.ErrNotExist when
@@ -51,15 +55,20 @@ func Open() (*Ring, error) {
 	return &Ring{file: f}, nil
 }
 
-// Close frees what no command uses any more.
+// Close frees what no command uses any more. No Submit may begin after it.
 func (d *Ring) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.closed = true
+	d.reclaim()
 	var errs []error
 	for _, s := range d.idle {
 		errs = append(errs, s.close())
 	}
-	d.idle = nil
+	for _, s := range d.lost { // without its memory, which the kernel may still write to
+		errs = append(errs, s.ring.Close(), unix.Close(s.wake))
+	}
+	d.idle, d.lost = nil, nil
 	return errors.Join(append(errs, d.file.Close())...)
 }
 
@@ -68,28 +77,34 @@ func (d *Ring) Submit(ctx context.Context, c *Command) (int32, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	s, err := d.take(len(c.Path) + 1 + len(c.Buf))
+	size := len(c.Path) + 1 + len(c.Buf)
+	if size > math.MaxUint16 { // a command has 16 bits for it
+		return 0, unix.EINVAL
+	}
+	s, err := d.take(size)
 	if err != nil {
 		return 0, err
 	}
 	res, err := s.run(ctx, int32(d.file.Fd()), c)
-	if errors.Is(err, errGivenUp) {
-		return 0, ctx.Err() // the kernel may still use the slot: never reuse it
+	if perr := d.put(s, err == nil); err == nil {
+		err = perr
 	}
-	d.mu.Lock()
-	d.idle = append(d.idle, s)
-	d.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
-	if res < 0 {
+	switch {
+	case ctx.Err() != nil && (res == -int32(unix.EINTR) || res == -int32(unix.ECANCELED)):
+		return 0, ctx.Err()
+	case res < 0:
 		return 0, unix.Errno(-res)
 	}
 	return res, nil
 }
 
+// take finds an idle slot with room for that many bytes or makes one.
 func (d *Ring) take(bytes int) (*slot, error) {
 	d.mu.Lock()
+	d.reclaim()
 	if n := len(d.idle); n > 0 && len(d.idle[n-1].mem) >= bytes {
 		s := d.idle[n-1]
 		d.idle = d.idle[:n-1]
@@ -112,14 +127,40 @@ func (d *Ring) take(bytes int) (*slot, error) {
 	return &slot{ring: ring, mem: mem, wake: wake}, nil
 }
 
+// put takes a slot back. One whose command did not complete must not be used
+// before it has: the kernel still writes to its memory.
+func (d *Ring) put(s *slot, healthy bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case s.busy:
+		d.lost = append(d.lost, s)
+	case !healthy || d.closed:
+		return s.close()
+	default:
+		d.idle = append(d.idle, s)
+	}
+	return nil
+}
+
+// reclaim makes idle what was lost and has completed since. d.mu is held.
+func (d *Ring) reclaim() {
+	d.lost = slices.DeleteFunc(d.lost, func(s *slot) bool {
+		_, ok := s.reap()
+		if ok {
+			d.idle = append(d.idle, s)
+		}
+		return ok
+	})
+}
+
 func (s *slot) close() error {
 	return errors.Join(s.ring.Close(), uring.Unmap(s.mem), unix.Close(s.wake))
 }
 
-var errGivenUp = errors.New("command given up")
-
-// run submits c and waits for its completion. The completion is posted by work
-// that the kernel queues to the submitting thread, so the thread is held.
+// run submits c and waits for its completion; the result may be an errno. With
+// an error the command has not completed. The completion is posted by work that
+// the kernel queues to the submitting thread, so the thread is held.
 func (s *slot) run(ctx context.Context, fd int32, c *Command) (int32, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -131,12 +172,13 @@ func (s *slot) run(ctx context.Context, fd int32, c *Command) (int32, error) {
 	if n := path + len(c.Buf); n > 0 {
 		cmd.Addr, cmd.Len, cmd.DevPathLen = uring.Addr(s.mem), uint16(n), uint16(path)
 	}
-	if err := s.ring.Flush(); err != nil {
+	err := s.ring.Flush()
+	s.busy = s.ring.Pending() == 0
+	if err != nil {
 		return 0, err
 	}
 	res, ok := s.reap()
 	if !ok {
-		var err error
 		if res, err = s.await(ctx); err != nil {
 			return 0, err
 		}
@@ -162,7 +204,7 @@ func (s *slot) reap() (res int32, ok bool) {
 	n := s.ring.Ready()
 	for i := range n {
 		if cqe := s.ring.CQE(i); cqe.UserData == tagCommand {
-			res, ok = cqe.Res, true
+			res, ok, s.busy = cqe.Res, true, false
 		}
 	}
 	s.ring.Advance(n)
@@ -170,35 +212,36 @@ func (s *slot) reap() (res int32, ok bool) {
 }
 
 // await sleeps until the command completes. When ctx ends it cancels the
-// command and allows it cancelGrace to return.
+// command and allows it cancelGrace to return; then the error is ctx's.
 func (s *slot) await(ctx context.Context) (int32, error) {
 	one := [8]byte{0: 1, 7: 1} // not zero in either byte order
 	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(s.wake, one[:]) })
+	defer func() {
+		if !stop() {
+			s.drain()
+		}
+	}()
 	fds := []unix.PollFd{{Fd: int32(s.ring.FD()), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
-	timeout, cancelled := -1, false
+	timeout, deadline := -1, time.Time{}
 	for {
-		n, err := unix.Poll(fds, timeout)
+		_, err := unix.Poll(fds, timeout)
 		if err != nil && err != unix.EINTR {
 			return 0, os.NewSyscallError("poll", err)
 		}
 		if res, ok := s.reap(); ok {
-			if cancelled && (res == -int32(unix.EINTR) || res == -int32(unix.ECANCELED)) {
-				s.drain()
-				return 0, ctx.Err()
-			}
-			if !stop() { // the wake-up was sent, or is just being sent
-				s.drain()
-			}
 			return res, nil
 		}
-		switch {
-		case err == nil && n == 0:
-			return 0, fmt.Errorf("%w: %w", errGivenUp, ctx.Err())
-		case ctx.Err() != nil && !cancelled:
-			cancelled, timeout, fds = true, int(cancelGrace.Milliseconds()), fds[:1]
+		if ctx.Err() == nil {
+			continue
+		}
+		if deadline.IsZero() {
+			deadline, fds = time.Now().Add(cancelGrace), fds[:1]
 			if err := s.cancel(); err != nil {
 				return 0, err
 			}
+		}
+		if timeout = int(time.Until(deadline).Milliseconds()); timeout <= 0 {
+			return 0, ctx.Err()
 		}
 	}
 }
@@ -211,8 +254,7 @@ func (s *slot) cancel() error {
 	return s.ring.Flush()
 }
 
-// drain makes the slot fit for reuse after its context has ended: the eventfd
-// has been or is about to be written, so wait for that and reset it.
+// drain resets the eventfd, which has been written or is about to be.
 func (s *slot) drain() {
 	var b [8]byte
 	fds := []unix.PollFd{{Fd: int32(s.wake), Events: unix.POLLIN}}
@@ -222,5 +264,4 @@ func (s *slot) drain() {
 		}
 	}
 	_, _ = unix.Read(s.wake, b[:])
-	s.reap()
 }
