@@ -61,13 +61,13 @@ func (c *Client) Close() error { return c.drv.Close() }
 func (c *Client) Features(ctx context.Context) (Features, error) {
 	var buf [8]byte
 	_, err := c.drv.Submit(ctx, &ctrldev.Command{Op: uapi.CmdGetFeatures, QueueID: uapi.AllQueues, Buf: buf[:]})
-	switch {
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
+	switch err {
+	case nil:
+		return Features(nativeUint64(buf[:])), nil
+	case unix.EOPNOTSUPP, unix.EINVAL, unix.ENODEV: // of the driver's own; ENODEV: it looked for device 0
 		return BaseFeatures, nil
-	case err != nil:
-		return 0, newError(uapi.CmdGetFeatures, -1, err)
 	}
-	return Features(nativeUint64(buf[:])), nil
+	return 0, newError(uapi.CmdGetFeatures, -1, err)
 }
 
 // AddRequest describes a device to be made.
@@ -80,10 +80,27 @@ type AddRequest struct {
 	ServerFlags uint64
 }
 
+// check refuses what does not fit the fields of the command: cut off, it would
+// be another request.
+func (r *AddRequest) check() error {
+	switch {
+	case r.ID < -1 || r.ID >= uapi.MaxDevices:
+		return &ParamError{"id", fmt.Sprintf("0 to %d", uapi.MaxDevices-1)}
+	case r.Queues < 1 || r.Queues > uapi.MaxQueues:
+		return &ParamError{"queues", fmt.Sprintf("1 to %d", uapi.MaxQueues)}
+	case r.Depth < 1 || r.Depth > uapi.MaxQueueDepth:
+		return &ParamError{"depth", fmt.Sprintf("1 to %d", uapi.MaxQueueDepth)}
+	}
+	return nil
+}
+
 // Add makes a device (ADD_DEV). It returns what the driver made of the request:
 // flags may be missing, queues fewer. Check Features first; a kernel refuses
 // none of the flags that it does not know.
 func (c *Client) Add(ctx context.Context, r AddRequest) (DevInfo, error) {
+	if err := r.check(); err != nil {
+		return DevInfo{}, newError(uapi.CmdAddDev, r.ID, err)
+	}
 	w := uapi.DevInfo{
 		NrHWQueues:    uint16(r.Queues),
 		QueueDepth:    uint16(r.Depth),
@@ -102,12 +119,19 @@ func (c *Client) Add(ctx context.Context, r AddRequest) (DevInfo, error) {
 // Info asks for a device's description (GET_DEV_INFO2, and GET_DEV_INFO where
 // that is not known or the char device's node is gone). It cannot hang.
 func (c *Client) Info(ctx context.Context, id int) (DevInfo, error) {
+	if id < 0 || id >= uapi.MaxDevices { // cut to 32 bits it might be another's
+		return DevInfo{}, newError(uapi.CmdGetDevInfo2, id, unix.ENODEV)
+	}
 	var w uapi.DevInfo
 	cmd := ctrldev.Command{Op: uapi.CmdGetDevInfo2, DevID: uint32(id), QueueID: uapi.AllQueues, Path: CharPath(id), Buf: uapi.Bytes(&w)}
 	_, err := c.drv.Submit(ctx, &cmd)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, fs.ErrNotExist) {
-		cmd.Op, cmd.Path = uapi.CmdGetDevInfo, ""
-		_, err = c.drv.Submit(ctx, &cmd)
+		retry := cmd
+		retry.Op, retry.Path = uapi.CmdGetDevInfo, ""
+		// EINVAL: an unprivileged device, which cannot be asked without its node.
+		if _, rerr := c.drv.Submit(ctx, &retry); rerr != unix.EINVAL {
+			cmd, err = retry, rerr
+		}
 	}
 	if err != nil {
 		return DevInfo{}, newError(cmd.Op, id, err)
@@ -185,8 +209,10 @@ func (c *Client) UpdateSize(ctx context.Context, id int, sectors uint64) error {
 
 // Quiesce asks the server to leave (QUIESCE_DEV, 6.16). Success does not mean
 // that it has left, nor even that it was told: poll Info, and send it again.
+// The driver counts timeout in milliseconds; 0 is for ever.
 func (c *Client) Quiesce(ctx context.Context, id int, timeout time.Duration) error {
-	return c.simple(ctx, uapi.CmdQuiesceDev, id, uint64(timeout.Milliseconds()))
+	ms := (max(timeout, 0) + time.Millisecond - 1) / time.Millisecond
+	return c.simple(ctx, uapi.CmdQuiesceDev, id, uint64(ms))
 }
 
 // RegBuf registers memory of the calling process for zero copy (REG_BUF, 7.1)

@@ -15,6 +15,8 @@ import (
 var (
 	// ErrNoDevice: there is no device of that id (ENODEV).
 	ErrNoDevice = errors.New("no such device")
+	// ErrNotStarted: the device is there, its block device is not (ENODEV).
+	ErrNotStarted = errors.New("device is not started")
 	// ErrBusy: the device, or its char device, is in use (EBUSY).
 	ErrBusy = errors.New("device is busy")
 	// ErrNoDriver: the control node is missing, the driver is not loaded.
@@ -34,7 +36,8 @@ func newError(op uint32, dev int, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: commandName(op), Dev: dev, Err: err}
+	name := commandName(op)
+	return &Error{Op: name, Dev: dev, Err: meaning(name, err)}
 }
 
 func (e *Error) Error() string {
@@ -47,27 +50,35 @@ func (e *Error) Error() string {
 // Unwrap returns the errno, or the context's error after a deadline.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is matches the sentinels. ENODEV means "no such device" for every command but
-// the three that also answer it for a device that has not been started.
+// Is matches the sentinels, also where Err is nothing but an errno.
 func (e *Error) Is(target error) bool {
-	switch target {
-	case ErrNoDevice:
-		return errors.Is(e.Err, unix.ENODEV) && !e.notStarted()
-	case ErrBusy:
+	if target == ErrBusy {
 		return errors.Is(e.Err, unix.EBUSY)
-	case errors.ErrUnsupported:
-		return errors.Is(e.Err, unix.EOPNOTSUPP)
 	}
-	return false
+	return e.Err == error(unix.ENODEV) && errors.Is(meaning(e.Op, e.Err), target)
 }
 
-func (e *Error) notStarted() bool {
-	switch e.Op {
-	case "TRY_STOP_DEV", "UPDATE_SIZE", "QUIESCE_DEV":
-		return true
+// meaning tells the driver's two meanings of ENODEV apart: three commands give
+// it, too, for a device without a block device. That there is a device has been
+// found out just before they are sent.
+func meaning(op string, err error) error {
+	if err != unix.ENODEV {
+		return err
 	}
-	return false
+	switch op {
+	case "TRY_STOP_DEV", "UPDATE_SIZE", "QUIESCE_DEV":
+		return &errnoError{ErrNotStarted, unix.ENODEV}
+	}
+	return &errnoError{ErrNoDevice, unix.ENODEV}
 }
+
+// errnoError says what an errno means and matches both.
+type errnoError struct {
+	error
+	errno unix.Errno
+}
+
+func (e *errnoError) Unwrap() []error { return []error{e.error, e.errno} }
 
 // Timeout reports a command that did not return before its deadline.
 func (e *Error) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
@@ -91,7 +102,8 @@ func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUn
 
 // openError explains why the control node could not be opened.
 func openError(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	// A node that outlived the driver gives ENODEV or ENXIO.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 		return &driverError{err}
 	}
 	return err

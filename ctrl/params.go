@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"ublk/internal/ctrldev"
 	"ublk/internal/uapi"
@@ -94,9 +97,8 @@ type IntegrityParams struct {
 // Params asks for a device's parameters (GET_PARAMS). The command takes the
 // device's mutex and hangs while another one is stuck holding it.
 func (c *Client) Params(ctx context.Context, id int) (Params, error) {
-	w := uapi.Params{Len: uapi.ParamsLen}
-	cmd := ctrldev.Command{Op: uapi.CmdGetParams, DevID: uint32(id), QueueID: uapi.AllQueues, Buf: uapi.Bytes(&w)}
-	if err := c.device(ctx, &cmd, id); err != nil {
+	w, err := c.getParams(ctx, id)
+	if err != nil {
 		return Params{}, err
 	}
 	return paramsFromWire(&w), nil
@@ -111,32 +113,50 @@ func (c *Client) SetParams(ctx context.Context, id int, p Params) error {
 		return err
 	}
 	if err := p.Validate(&info); err != nil {
-		return &Error{Op: "SET_PARAMS", Dev: id, Err: err}
+		return newError(uapi.CmdSetParams, id, err)
 	}
 	w := p.toWire()
-	cmd := ctrldev.Command{Op: uapi.CmdSetParams, DevID: uint32(id), QueueID: uapi.AllQueues, Buf: uapi.Bytes(&w)}
-	return c.device(ctx, &cmd, id)
+	return c.setParams(ctx, id, &w)
 }
 
 // ChangeParams reads the parameters, lets change edit them and sets the result.
 // When the driver rejects that, the old ones are set again.
 func (c *Client) ChangeParams(ctx context.Context, id int, change func(*Params) error) (Params, error) {
-	old, err := c.Params(ctx, id)
+	old, err := c.getParams(ctx, id)
 	if err != nil {
 		return Params{}, err
 	}
-	p := old.clone()
+	p := paramsFromWire(&old)
 	if err := change(&p); err != nil {
 		return Params{}, err
 	}
 	if err := c.SetParams(ctx, id, p); err != nil {
-		var refused *ParamError
-		if !errors.As(err, &refused) && old.Basic != nil { // it reached the driver
-			err = errors.Join(err, c.SetParams(ctx, id, old))
+		if old.Types &^= uapi.ParamDevt; old.Types != 0 && erases(err) {
+			// As they were, past our own checks, and even if ctx has ended by now.
+			old.Len = uapi.ParamsLen
+			err = errors.Join(err, c.setParams(context.WithoutCancel(ctx), id, &old))
 		}
 		return Params{}, err
 	}
 	return c.Params(ctx, id)
+}
+
+// erases reports whether a failed SET_PARAMS has left the driver without
+// parameters. EACCES (started) leaves them; what never reached it does, too.
+func erases(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+func (c *Client) getParams(ctx context.Context, id int) (uapi.Params, error) {
+	w := uapi.Params{Len: uapi.ParamsLen}
+	cmd := ctrldev.Command{Op: uapi.CmdGetParams, DevID: uint32(id), QueueID: uapi.AllQueues, Buf: uapi.Bytes(&w)}
+	err := c.device(ctx, &cmd, id)
+	return w, err
+}
+
+func (c *Client) setParams(ctx context.Context, id int, w *uapi.Params) error {
+	cmd := ctrldev.Command{Op: uapi.CmdSetParams, DevID: uint32(id), QueueID: uapi.AllQueues, Buf: uapi.Bytes(w)}
+	return c.device(ctx, &cmd, id)
 }
 
 // ParamError is a parameter that breaks a rule of the driver.
@@ -165,7 +185,7 @@ func (p *Params) Validate(info *DevInfo) error {
 func (p *Params) checkBasic(info *DevInfo) *ParamError {
 	b, page := p.Basic, os.Getpagesize()
 	switch {
-	case b.LogicalBlockShift < 9 || 1<<b.LogicalBlockShift > page:
+	case b.LogicalBlockShift < 9 || int(b.LogicalBlockShift) >= bits.Len(uint(page)):
 		return &ParamError{"logical_bs_shift", fmt.Sprintf("logical blocks are 512 to %d bytes", page)}
 	case b.PhysicalBlockShift < b.LogicalBlockShift || b.PhysicalBlockShift > 28:
 		return &ParamError{"physical_bs_shift", "physical blocks are no smaller than logical ones, and 256 MiB at most"}
@@ -218,8 +238,8 @@ func (p *Params) checkMemory(*DevInfo) *ParamError {
 	}
 	switch s := p.Segment; {
 	case s == nil:
-	case s.BoundaryMask&(s.BoundaryMask+1) != 0 || s.BoundaryMask < 4095:
-		return &ParamError{"seg_boundary_mask", "a power of two minus one, at least 4095"}
+	case s.BoundaryMask&(s.BoundaryMask+1) != 0 || s.BoundaryMask < 4095 || s.BoundaryMask+1 == 0:
+		return &ParamError{"seg_boundary_mask", "a power of two minus one, at least 4095, below 2^64-1"}
 	case s.MaxSize < 4096:
 		return &ParamError{"max_segment_size", "at least 4096"}
 	}

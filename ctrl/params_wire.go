@@ -2,21 +2,6 @@ package ctrl
 
 import "ublk/internal/uapi"
 
-func (p *Params) clone() Params {
-	return Params{
-		Basic: copyOf(p.Basic), Discard: copyOf(p.Discard), Devt: copyOf(p.Devt), Zoned: copyOf(p.Zoned),
-		DMAAlign: copyOf(p.DMAAlign), Segment: copyOf(p.Segment), Integrity: copyOf(p.Integrity),
-	}
-}
-
-func copyOf[T any](p *T) *T {
-	if p == nil {
-		return nil
-	}
-	v := *p
-	return &v
-}
-
 var attrBits = [...]uint32{uapi.AttrReadOnly, uapi.AttrRotational, uapi.AttrVolatileCache, uapi.AttrFUA}
 
 func (b *BasicParams) attrs() [4]*bool {
