@@ -16,7 +16,7 @@ type device struct {
 	access    access // of callers without CAP_SYS_ADMIN to the char device's node
 	server    *server
 	disk      *disk
-	complete  bool // all tags have been fetched, by this server or an earlier one
+	complete  bool // START_DEV and END_USER_RECOVERY need not wait for fetches
 	locked    bool // ub->mutex is held
 	deleted   bool // the nodes are gone
 	blockOpen bool // TRY_STOP_DEV: openers without CAP_SYS_ADMIN are refused

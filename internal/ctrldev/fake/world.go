@@ -109,6 +109,8 @@ func (d *Driver) Told(id int) bool {
 func (d *Driver) CloseChar(id int) error {
 	return d.serving(id, func(dev *device) error {
 		dev.server = nil
+		// 6.12 forgets only in START_USER_RECOVERY that all tags were fetched.
+		dev.complete = dev.complete && d.opt.Kernel == Linux6_12
 		// A command that holds the mutex is removing the disk already.
 		if dev.live() && !dev.locked {
 			dev.abandon()
