@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2054,SC2154 # QEMU's options have commas; run defines the parameters
 # The virtual machine of one lab/run. Sourced by it; its options are this file's parameters: kernel (a folder from
-# fetch), cpus, memory, results, append, timeout, tty, icount, work (the run's temporary folder).
+# fetch), cpus, memory, results, append, timeout, tty, systemd, icount, work (the run's temporary folder).
 
 boot_limit=90 # seconds from power-on to init, on a slow machine
 vm='' feeder='' watchdog='' shares=() terminal='' sudo=()
@@ -78,6 +78,8 @@ vm_boot() {
 	local accelerator relays=() qemu
 	local arguments="console=ttyS0 loglevel=5 panic=-1 tsc=reliable mitigations=off"
 	arguments+=" root=root rootfstype=virtiofs ro init=$work/init ublk_lab=$work $append"
+	# Walks of the whole disk, and the network.
+	arguments+="${systemd:+ systemd.mask=systemd-tmpfiles-setup.service systemd.mask=systemd-timesyncd.service}"
 	vm_accelerator
 	shares=()
 	vm_share root / ro always
