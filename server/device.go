@@ -18,6 +18,24 @@ import (
 // ErrLive is the error of Attach to a device that somebody serves.
 var ErrLive = errors.New("the device has a server")
 
+// SecondServerError is a kernel that takes no second server for a device that
+// was started and stopped; its way out is to delete the device and add it again.
+// It matches errors.ErrUnsupported.
+type SecondServerError struct {
+	Dev int
+	Err error // of the first fetch
+}
+
+func (e *SecondServerError) Error() string {
+	return fmt.Sprintf("device %d: this kernel takes no new server for a device that was started and stopped: %v", e.Dev, e.Err)
+}
+
+// Unwrap returns the fetch's error.
+func (e *SecondServerError) Unwrap() error { return e.Err }
+
+// Is matches errors.ErrUnsupported.
+func (e *SecondServerError) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // Device is a ublk device served by this process. Its methods may be called
 // from any goroutine but the queues'.
 type Device struct {
@@ -160,11 +178,7 @@ func (d *Device) Start(ctx context.Context) error {
 	}
 	err := d.startQueues()
 	if err == nil {
-		if recovering {
-			err = d.client.EndRecovery(ctx, d.info.ID, os.Getpid())
-		} else {
-			err = d.client.Start(ctx, d.info.ID, os.Getpid())
-		}
+		err = d.publish(ctx, recovering)
 	}
 	if err != nil {
 		_ = d.Close()
@@ -172,6 +186,41 @@ func (d *Device) Start(ctx context.Context) error {
 	}
 	d.info.State, d.info.ServerPID = ctrl.Live, os.Getpid()
 	return nil
+}
+
+// publish asks the driver to make the device LIVE. It waits for the fetches of
+// all tags, so a queue that fails meanwhile ends it.
+func (d *Device) publish(ctx context.Context, recovering bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-d.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	begin := d.client.Start
+	if recovering {
+		begin = d.client.EndRecovery
+	}
+	err := begin(ctx, d.info.ID, os.Getpid())
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-d.done:
+	default:
+		return err
+	}
+	if !recovering && (errors.Is(d.err, unix.EBUSY) || errors.Is(d.err, unix.EINVAL)) {
+		// Seen on 6.12: the queues of a stopped device keep their tags.
+		return &SecondServerError{Dev: d.info.ID, Err: d.err}
+	}
+	if d.err != nil {
+		return d.err
+	}
+	return fmt.Errorf("device %d: stopped while it was being started", d.info.ID)
 }
 
 // openChar opens the char device. The slot of a server that died is freed by a

@@ -40,22 +40,27 @@ func takeCensus(t *testing.T) census {
 	return census{fds: count("/proc/self/fd"), threads: count("/proc/self/task"), maps: lines}
 }
 
-// TestLabCycles adds and deletes 1,000 devices in one process. Nothing stays.
+// TestLabCycles adds and deletes 1,000 devices in one process, eight side by
+// side. Nothing stays.
 func TestLabCycles(t *testing.T) {
 	c := labtest.Require(t)
 	cycle := func() { takeDown(t, bringUp(t, c, server.Config{Type: "null", Queues: 2, Depth: 16}, null.New(1<<20))) }
-	for range 20 { // let the runtime reach the number of threads it likes
-		cycle()
-	}
-	before := takeCensus(t)
-	for range 1000 {
-		cycle()
-		if t.Failed() {
-			t.FailNow()
+	cycles := func(n int) {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for i := 0; i < n/8 && !t.Failed(); i++ {
+					cycle()
+				}
+			})
 		}
+		wg.Wait()
 	}
+	cycles(40) // let the runtime reach the number of threads it likes
+	before := takeCensus(t)
+	cycles(1000)
 	after := takeCensus(t)
-	if after.fds > before.fds || after.threads > before.threads+4 || after.maps > before.maps+20 {
+	if after.fds > before.fds || after.threads > before.threads+8 || after.maps > before.maps+20 {
 		t.Errorf("before %+v, after 1,000 cycles %+v", before, after)
 	}
 	if ids, err := sysfs.New("/").Devices(); err != nil || len(ids) != 0 {
@@ -131,7 +136,18 @@ func TestLabAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := again.Start(t.Context()); err != nil {
+	err = again.Start(t.Context())
+	if second := (*server.SecondServerError)(nil); errors.As(err, &second) {
+		have, ferr := c.Features(t.Context())
+		if f, _ := ctrl.LookupFeature("PER_IO_DAEMON"); ferr != nil || have.Has(f.Flag) {
+			t.Errorf("a kernel that should take a second server: %v", err)
+		}
+		if err := again.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	fio(t, again, "--rw=randread", "--bs=4k", "--iodepth=16", "--number_ios=100")

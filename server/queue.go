@@ -22,11 +22,16 @@ const (
 
 // What a completion belongs to: the upper half of its user_data.
 const (
-	kindFetch  uint64 = iota << 32 // FETCH, COMMIT_AND_FETCH, NEED_GET_DATA; lower half: tag
-	kindTarget                     // an operation of the handler's; lower half: tag
-	kindWake                       // READ of the eventfd
-	kindBeat                       // the heartbeat's timeout
-	kindMask   uint64 = 0xffffffff << 32
+	kindFetch      uint64 = iota << 32 // FETCH, COMMIT_AND_FETCH, NEED_GET_DATA; lower half: tag
+	kindTarget                         // an operation of the handler's; lower half: tag
+	kindWake                           // READ of the eventfd
+	kindBeat                           // the heartbeat's timeout
+	kindRegister                       // REGISTER_IO_BUF by hand; lower half: tag
+	kindUnregister                     // UNREGISTER_IO_BUF; lower half: tag
+	kindPrep                           // PREP_IO_CMDS
+	kindBatch                          // FETCH_IO_CMDS, multishot
+	kindCommit                         // COMMIT_IO_CMDS; lower half: first element, number of them
+	kindMask       uint64 = 0xffffffff << 32
 )
 
 // Queue is one queue of a device being served. Everything in it belongs to the
@@ -35,6 +40,8 @@ type Queue struct {
 	dev     *Device
 	id      int
 	mode    DataMode
+	fixed   bool     // the tags' buffers are registered in the ring
+	batches *batches // batch mode, else nil
 	ring    *uring.Ring
 	mem     *memory
 	reqs    []Request
@@ -99,17 +106,20 @@ func (q *Queue) batch() {
 	n := q.ring.Ready()
 	for i := range n {
 		c := q.ring.CQE(i)
-		q.completed(c.UserData, c.Res)
+		q.completed(c.UserData, c.Res, c.Flags)
 	}
 	q.ring.Advance(n)
 	if q.async.on {
 		q.drainFinished()
 	}
+	if q.batches != nil {
+		q.commitBatch()
+	}
 	q.stats.End()
 	q.paced()
 }
 
-func (q *Queue) completed(userData uint64, res int32) {
+func (q *Queue) completed(userData uint64, res int32, flags uint32) {
 	tag := uint16(userData)
 	switch userData & kindMask {
 	case kindFetch:
@@ -120,6 +130,16 @@ func (q *Queue) completed(userData uint64, res int32) {
 		q.woken(res)
 	case kindBeat:
 		q.beat(res)
+	case kindRegister:
+		q.registered(&q.reqs[tag], res)
+	case kindUnregister:
+		q.unregistered(&q.reqs[tag], res)
+	case kindBatch:
+		q.batchFetched(res, flags)
+	case kindCommit:
+		q.batchCommitted(int(userData>>16&0xffff), int(tag), res)
+	case kindPrep:
+		q.prepared(res)
 	default:
 		q.fail(fmt.Errorf("completion of nothing: user data %#x, result %d", userData, res))
 	}
@@ -152,9 +172,22 @@ func (q *Queue) arrived(r *Request) {
 	d := r.desc
 	q.stats.Start(r.tag, uint8(d.OpFlags), d.StartSector, d.NrSectors<<9)
 	r.Progress = 0
-	if q.mode == DataUserCopy && d.OpFlags&uapi.OpMask == uapi.OpWrite {
-		if errno := q.copyIn(r); errno != 0 {
-			q.commit(r, -int32(errno))
+	switch q.mode {
+	case DataUserCopy:
+		if d.OpFlags&uapi.OpMask == uapi.OpWrite {
+			if errno := q.copyIn(r); errno != 0 {
+				q.commit(r, -int32(errno))
+				return
+			}
+		}
+	case DataAutoReg:
+		if d.OpFlags&uapi.IONeedRegBuf != 0 { // the driver found the slot taken
+			q.register(r)
+			return
+		}
+	case DataZeroCopy:
+		if d.OpFlags&uapi.OpMask <= uapi.OpWrite {
+			q.register(r)
 			return
 		}
 	}
@@ -165,18 +198,29 @@ func (q *Queue) arrived(r *Request) {
 func (q *Queue) commit(r *Request, res int32) {
 	q.stats.Done(r.tag, res)
 	q.held--
+	if r.byHand {
+		q.unregister(r)
+	}
+	if q.batches != nil {
+		q.batches.add(r, res)
+		return
+	}
 	q.command(uapi.IOCommitAndFetch, r).Result = res
 }
 
-// command queues a command for r's tag. The buffer address serves the request
-// that the command delivers, and as the source of the read that it completes.
+// command queues a command for r's tag. The buffer that it names serves the
+// request that the command delivers; in copy mode it is also the source of the
+// read that the command completes.
 func (q *Queue) command(op uint32, r *Request) *uapi.IOCmd {
 	s := q.sqe()
 	s.Opcode, s.Flags, s.Fd, s.Off, s.UserData = uapi.RingOpURingCmd, uapi.SQEFixedFile, charFile, uint64(op), kindFetch|uint64(r.tag)
 	c := s.IOCmd()
 	c.QID, c.Tag = uint16(q.id), r.tag
-	if q.mode == DataCopy {
+	switch q.mode {
+	case DataCopy:
 		c.Addr = r.addr
+	case DataAutoReg:
+		s.Addr = uint64(r.tag) | uapi.AutoBufRegFallback<<16
 	}
 	return c
 }

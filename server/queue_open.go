@@ -41,6 +41,10 @@ func (q *Queue) openAll() error {
 	if q.mem, err = mapMemory(d.char, q.id, d.info.Depth, d.info.DescSize, bufBytes, d.cfg.Buffers == BuffersHuge); err != nil {
 		return err
 	}
+	q.fixed = d.cfg.Buffers == BuffersFixed && q.mode.buffered()
+	if err := q.registerBuffers(); err != nil {
+		return err
+	}
 	q.reqs = make([]Request, d.info.Depth)
 	for tag := range q.reqs {
 		r := &q.reqs[tag]
@@ -56,8 +60,14 @@ func (q *Queue) openAll() error {
 	q.stats.SetThread(unix.Gettid())
 	q.pace.init(q.mem.scratch, d.info.Queues)
 	q.armWake()
-	for tag := range q.reqs {
-		q.command(uapi.IOFetchReq, &q.reqs[tag]).Result = -1
+	if d.info.Flags.Has(uapi.FlagBatchIO) {
+		if err := q.openBatches(); err != nil {
+			return err
+		}
+	} else {
+		for tag := range q.reqs {
+			q.command(uapi.IOFetchReq, &q.reqs[tag]).Result = -1
+		}
 	}
 	if q.err != nil {
 		return q.err
@@ -91,6 +101,23 @@ func (q *Queue) registerFiles() error {
 	return q.ring.RegisterFiles(files)
 }
 
+// registerBuffers makes the table of fixed buffers: the tags' own, or empty
+// slots that requests' pages are put into. Slot and tag have the same number.
+func (q *Queue) registerBuffers() error {
+	depth := q.dev.info.Depth
+	if q.mode == DataAutoReg || q.mode == DataZeroCopy {
+		return q.ring.RegisterSparseBuffers(depth)
+	}
+	if !q.fixed {
+		return nil
+	}
+	bufs := make([][]byte, depth)
+	for tag := range bufs {
+		bufs[tag] = q.mem.buffer(tag)
+	}
+	return q.ring.RegisterBuffers(bufs)
+}
+
 // close frees what open made, on the queue's thread: first the ring, which ends
 // every operation on the memory, then the rest.
 func (q *Queue) close() error {
@@ -100,6 +127,9 @@ func (q *Queue) close() error {
 	}
 	if q.ring != nil {
 		errs = append(errs, q.ring.Close())
+	}
+	if q.batches != nil {
+		errs = append(errs, q.batches.close())
 	}
 	if q.mem != nil {
 		errs = append(errs, q.mem.unmap())

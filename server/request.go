@@ -46,6 +46,7 @@ type Request struct {
 	res     int32         // result of Finish
 	tag     uint16
 	fetched bool // NEED_GET_DATA has been answered
+	byHand  bool // its pages were registered by a command of ours
 
 	// Progress is the handler's own: bytes done of a request that takes several
 	// operations. Zero when Handle is called.

@@ -193,6 +193,10 @@ const (
 	FeatExtArg     uint32 = 1 << 8
 )
 
+// BlockCmdDiscard is BLOCK_URING_CMD_DISCARD of linux/blkdev.h (Linux 6.12):
+// start in Addr, length in Addr3.
+const BlockCmdDiscard = 0x12 << 8
+
 // mmap offsets of a ring (IORING_OFF_*).
 const (
 	OffSQRing = 0
@@ -215,6 +219,9 @@ const (
 
 // IOCmd is the payload of the entry seen as a classic ublk command.
 func (s *SQE) IOCmd() *IOCmd { return (*IOCmd)(unsafe.Pointer(&s.Cmd)) }
+
+// SetAddr3 sets addr3, which lies where the payload of a uring_cmd starts.
+func (s *SQE) SetAddr3(v uint64) { *(*uint64)(unsafe.Pointer(&s.Cmd)) = v }
 
 // BatchIO is the payload of the entry seen as a ublk batch command.
 func (s *SQE) BatchIO() *BatchIO { return (*BatchIO)(unsafe.Pointer(&s.Cmd)) }

@@ -256,6 +256,9 @@ type Params struct {
 	Integrity ParamsIntegrity
 }
 
+// ParamsLen is the length of a complete Params block.
+const ParamsLen = uint32(unsafe.Sizeof(Params{}))
+
 // IODesc is one descriptor of the mapping of /dev/ublkcN (struct
 // ublksrv_io_desc). Sectors are 512 bytes whatever the logical block size.
 type IODesc struct {

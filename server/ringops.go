@@ -1,0 +1,62 @@
+package server
+
+import "ublk/internal/uapi"
+
+// Operations on the queue's own ring, for handlers whose backend is a file.
+// Each ends in RingHandler.Done with the operation's result. A request has at
+// most one of them in flight.
+
+// RingRead reads from fixed file file at off into the request's data, from its
+// byte Progress on to its end.
+func (r *Request) RingRead(file int, off int64) { r.transfer(uapi.RingOpRead, file, off, 0) }
+
+// RingWrite writes the request's data, from its byte Progress on, to fixed file
+// file at off. flags are RWF_….
+func (r *Request) RingWrite(file int, off int64, flags uint32) {
+	r.transfer(uapi.RingOpWrite, file, off, flags)
+}
+
+// transfer picks the operation for where the data is: in the tag's buffer, in
+// the fixed buffer that this has been registered as, or in the fixed buffer
+// that the driver filled in, whose addresses start at 0.
+func (r *Request) transfer(op uint8, file int, off int64, flags uint32) {
+	s := r.operation(op, file, off)
+	s.OpFlags = flags
+	s.Len = uint32(r.Len() - r.Progress)
+	s.Addr = uint64(r.Progress)
+	if r.buf != nil {
+		s.Addr += r.addr
+		if !r.q.fixed {
+			return
+		}
+	}
+	s.Opcode, s.BufIndex = uapi.RingOpReadFixed, r.tag
+	if op == uapi.RingOpWrite {
+		s.Opcode = uapi.RingOpWriteFixed
+	}
+}
+
+// RingSync makes what was written to fixed file file stable (fdatasync).
+func (r *Request) RingSync(file int) {
+	r.operation(uapi.RingOpFsync, file, 0).OpFlags = uapi.FsyncDatasync
+}
+
+// RingAllocate is fallocate(2) on fixed file file.
+func (r *Request) RingAllocate(file int, mode uint32, off, n int64) {
+	s := r.operation(uapi.RingOpFallocate, file, off)
+	s.Addr, s.Len = uint64(n), mode
+}
+
+// RingDiscard discards a range of fixed file file, a block device
+// (BLOCK_URING_CMD_DISCARD, Linux 6.12).
+func (r *Request) RingDiscard(file int, off, n int64) {
+	s := r.operation(uapi.RingOpURingCmd, file, uapi.BlockCmdDiscard)
+	s.Addr = uint64(off)
+	s.SetAddr3(uint64(n))
+}
+
+func (r *Request) operation(op uint8, file int, off int64) *uapi.SQE {
+	s := r.q.sqe()
+	s.Opcode, s.Flags, s.Fd, s.Off, s.UserData = op, uapi.SQEFixedFile, int32(file), uint64(off), kindTarget|uint64(r.tag)
+	return s
+}
