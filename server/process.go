@@ -88,6 +88,9 @@ func (p *process) start(open Opener) (*Started, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n, ok := target.(Noter); ok {
+		p.job.Warnings = append(p.job.Warnings, n.Notes()...)
+	}
 	if p.client, err = ctrl.Open(); err != nil {
 		return nil, errors.Join(err, target.Close())
 	}

@@ -35,6 +35,10 @@ type Moder interface{ Modes() []DataMode }
 // succeeded when it returns.
 type Resizer interface{ Resize(bytes int64) error }
 
+// Noter is a Target with remarks for whoever made the disk, such as "buffered,
+// because the file system has no direct I/O".
+type Noter interface{ Notes() []string }
+
 // FileTarget is a Target with files to register on every ring, so that handlers
 // can name them by index: the first is file FirstFile.
 type FileTarget interface{ Files() []int }

@@ -45,7 +45,7 @@ func RequireFeature(t testing.TB, c *ctrl.Client, flag uint64) {
 // Run runs a command that must succeed within a minute and returns its output.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute) // also in clean-ups
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {

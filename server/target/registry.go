@@ -3,11 +3,13 @@
 package target
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"ublk/internal/units"
 	"ublk/server"
+	"ublk/server/target/loop"
 	"ublk/server/target/null"
 )
 
@@ -54,6 +56,17 @@ func Kinds() []Kind {
 				return null.New(size), nil
 			},
 		},
+		{
+			Name:    "loop",
+			Summary: "a disk in a regular file or on a block device",
+			Options: []Option{
+				{Name: "file", Short: "f", Kind: Path, Usage: "regular file or block device behind the disk"},
+				{Name: "offset", Kind: Size, Default: "0", Usage: "where the disk starts in the file"},
+				{Name: "size", Kind: Size, Usage: "capacity, the rest of the file if not given"},
+				{Name: "buffered", Kind: Bool, Usage: "through the page cache instead of direct I/O"},
+			},
+			open: openLoop,
+		},
 	}
 }
 
@@ -92,6 +105,27 @@ func (k *Kind) check(options map[string]string) error {
 		}
 	}
 	return nil
+}
+
+func openLoop(options map[string]string, cfg server.Config) (server.Target, error) {
+	o := loop.Options{File: options["file"], ReadOnly: cfg.ReadOnly, Buffered: options["buffered"] == "true"}
+	if o.File == "" {
+		return nil, errors.New("target loop needs --file")
+	}
+	var err error
+	if _, ok := options["size"]; ok {
+		if o.Size, err = sizeOption(options, "size", 0); err != nil {
+			return nil, err
+		}
+	}
+	if text, ok := options["offset"]; ok {
+		n, err := units.ParseSize(text)
+		if err != nil || n > 1<<62 {
+			return nil, fmt.Errorf("--offset %s: not an offset in a file", text)
+		}
+		o.Offset = int64(n)
+	}
+	return loop.Open(o)
 }
 
 // sizeOption is the value of a size, or otherwise when it was not given.

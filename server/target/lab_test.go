@@ -1,0 +1,129 @@
+package target_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"ublk/internal/labtest"
+	"ublk/server"
+	"ublk/server/target/loop"
+	"ublk/server/target/targettest"
+)
+
+// disk is a plain backend.
+type disk struct {
+	mu   sync.RWMutex
+	data []byte
+}
+
+func (d *disk) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return copy(p, d.data[off:]), nil
+}
+
+func (d *disk) WriteAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return copy(d.data[off:], p), nil
+}
+
+func (d *disk) Flush() error               { return nil }
+func (d *disk) Discard(off, n int64) error { return d.WriteZeroes(off, n, true) }
+func (d *disk) WriteZeroes(off, n int64, _ bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.data[off : off+n])
+	return nil
+}
+
+func TestLabBackend(t *testing.T) {
+	c := labtest.Require(t)
+	targettest.Conform(t, c, func(t *testing.T) server.Target {
+		target, err := server.FromBackend(&disk{data: make([]byte, 40<<20)}, server.BackendConfig{Size: 40 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return target
+	})
+}
+
+// ramDisk is /dev/ram0, made by brd, of 64 MiB.
+func ramDisk(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat("/dev/ram0"); err != nil {
+		labtest.Run(t, "modprobe", "brd", "rd_nr=2", "rd_size=131072")
+	}
+	return "/dev/ram0"
+}
+
+// mounted is a folder on a fresh file system of the given type.
+func mounted(t *testing.T, fstype string) string {
+	t.Helper()
+	dev := ramDisk(t)
+	force := map[string]string{"ext4": "-F", "xfs": "-f", "btrfs": "-f"}[fstype]
+	labtest.Run(t, "mkfs."+fstype, "-q", force, dev)
+	dir := t.TempDir()
+	labtest.Run(t, "mount", "-t", fstype, dev, dir)
+	t.Cleanup(func() { labtest.Run(t, "umount", dir) })
+	return dir
+}
+
+func openLoop(t *testing.T, o loop.Options) server.Target {
+	t.Helper()
+	target, err := loop.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
+func TestLabLoopFile(t *testing.T) {
+	c := labtest.Require(t)
+	file := filepath.Join(mounted(t, "ext4"), "disk")
+	for name, buffered := range map[string]bool{"direct": false, "buffered": true} {
+		t.Run(name, func(t *testing.T) {
+			targettest.Conform(t, c, func(t *testing.T) server.Target {
+				if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 48<<20)); err != nil {
+					t.Fatal(err)
+				}
+				return openLoop(t, loop.Options{File: file, Offset: 1 << 20, Buffered: buffered})
+			})
+		})
+	}
+}
+
+func TestLabLoopBlock(t *testing.T) {
+	c := labtest.Require(t)
+	dev := ramDisk(t)
+	targettest.Conform(t, c, func(t *testing.T) server.Target { return openLoop(t, loop.Options{File: dev, Size: 40 << 20}) })
+}
+
+// TestLabLoopRefuses is what must not become a disk.
+func TestLabLoopRefuses(t *testing.T) {
+	labtest.Require(t)
+	dir := t.TempDir()
+	small := filepath.Join(dir, "small")
+	if err := os.WriteFile(small, make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]loop.Options{
+		"directory": {File: dir},
+		"missing":   {File: filepath.Join(dir, "none")},
+		"short":     {File: small},
+		"tty":       {File: "/dev/null"},
+	} {
+		if target, err := loop.Open(o); err == nil {
+			t.Errorf("%s was accepted", name)
+			_ = target.Close()
+		}
+	}
+	mnt := mounted(t, "ext4")
+	if target, err := loop.Open(loop.Options{File: ramDisk(t)}); err == nil {
+		t.Errorf("a mounted block device was accepted (mounted on %s)", mnt)
+		_ = target.Close()
+	}
+}
