@@ -104,9 +104,9 @@ func rules() []rule {
 		{match: refused("START_DEV", unix.EINVAL), code: exitFailed, hint: text("It has no parameters yet (ublk set-params), or the process is not the one that opened its char device, or the block layer refuses its limits (see dmesg).")},
 		{match: refused("START_USER_RECOVERY", unix.EINVAL), code: exitFailed, hint: text("The device was added without recovery (ublk add --recovery).")},
 		{match: refused("END_USER_RECOVERY", unix.EINVAL), code: exitFailed, hint: text("The device was added without recovery, or the process is not the one that opened its char device.")},
-		{match: refused("TRY_STOP_DEV", unix.ENODEV), code: exitFailed, hint: text("The device is not started: there is nothing to stop.")},
-		{match: refused("UPDATE_SIZE", unix.ENODEV), code: exitFailed, hint: text("The device is not started: it has no size to change.")},
-		{match: refused("QUIESCE_DEV", unix.ENODEV), code: exitFailed, hint: text("The device is not started: it has no server to send away.")},
+		{match: notStarted("TRY_STOP_DEV"), code: exitFailed, hint: text("The device is not started: there is nothing to stop.")},
+		{match: notStarted("UPDATE_SIZE"), code: exitFailed, hint: text("The device is not started: it has no size to change.")},
+		{match: notStarted("QUIESCE_DEV"), code: exitFailed, hint: text("The device is not started: it has no server to send away.")},
 		{match: refused("ADD_DEV", unix.ENOSPC), code: exitFailed, hint: text("All device numbers are taken.")},
 		{match: always, code: exitFailed},
 	}
@@ -128,6 +128,14 @@ func refused(op string, errno unix.Errno) func(*app, error) bool {
 	return func(_ *app, err error) bool {
 		var e *ctrl.Error
 		return errors.As(err, &e) && e.Op == op && errors.Is(e, errno)
+	}
+}
+
+// notStarted matches a command that needs a block device where there is none.
+func notStarted(op string) func(*app, error) bool {
+	return func(_ *app, err error) bool {
+		var e *ctrl.Error
+		return errors.As(err, &e) && e.Op == op && errors.Is(e, ctrl.ErrNotStarted)
 	}
 }
 

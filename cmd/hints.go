@@ -175,7 +175,10 @@ func (a *app) deadlineHint(err error) string {
 // permissionHint says what privilege is missing.
 func (a *app) permissionHint(err error) string {
 	var control controlError
+	var refused *ctrl.Error
 	switch {
+	case !errors.As(err, &control) && !errors.As(err, &refused): // of some file
+		return ""
 	case a.euid == 0:
 		return "The driver wants CAP_SYS_ADMIN in the initial user namespace; root in a container does not have it."
 	case errors.As(err, &control):

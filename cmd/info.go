@@ -11,6 +11,7 @@ import (
 
 	"ublk/ctrl"
 	"ublk/internal/stats"
+	"ublk/internal/sysfs"
 	"ublk/internal/table"
 	"ublk/internal/units"
 )
@@ -114,17 +115,17 @@ func (p *infoText) device(r *row) {
 	}
 	p.section(title)
 	state := r.state().Text(false)
-	if r.Health != "" {
+	if r.Health != "" && r.Health != sysfs.Dead {
 		state += ", " + string(r.Health)
 	}
 	p.line("State", state)
+	p.line("Char device", ctrl.CharPath(r.ID))
 	if r.Disk != nil {
 		p.linef("Node", "/dev/%s (%s)", r.Disk.Name, r.Disk.Dev)
 		p.linef("Size", "%s (%d bytes)%s", units.FormatSize(r.Disk.Size), r.Disk.Size, ifTrue(r.Disk.ReadOnly, ", read-only"))
 	} else {
 		p.line("Node", "none")
 	}
-	p.line("Char device", ctrl.CharPath(r.ID))
 	if c := r.Config; c != nil {
 		p.line("Type", c.Type)
 		p.line("Backing", c.Options["file"])

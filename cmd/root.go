@@ -142,7 +142,7 @@ type commandGroup struct {
 func commands() []commandGroup {
 	type list = []func(*app) *cobra.Command
 	return []commandGroup{
-		{"Devices:", list{newListCommand, newInfoCommand}},
+		{"Devices:", list{newAddCommand, newServeCommand, newDelCommand, newListCommand, newInfoCommand, newResizeCommand}},
 		{"Control commands, one each, named as the kernel names them:", list{
 			newFeaturesCommand, newGetInfoCommand, newGetParamsCommand, newSetParamsCommand, newGetAffinityCommand, newGetFeaturesCommand,
 			newStartCommand, newStopCommand, newQuiesceCommand, newUpdateSizeCommand, newStartRecoveryCommand, newEndRecoveryCommand,

@@ -24,15 +24,13 @@ func (a *app) runJob() error {
 	live := false
 	err := server.ServeJob(target.Open, func(job server.Job, s *server.Started) {
 		live = true
-		a.started(job, s)
+		if err := a.started(job, s); err != nil {
+			a.report(err)
+		}
 	})
 	if err != nil && live {
 		a.report(err)
 		return reportedError{exitFailed}
 	}
 	return err
-}
-
-// started says on the person's terminal that a device is LIVE.
-func (a *app) started(job server.Job, s *server.Started) {
 }
