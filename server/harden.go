@@ -24,6 +24,7 @@ func harden() (warnings []string) {
 		{"IO_FLUSHER", checkIOFlusher},
 		{"oom_score_adj", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) }},
 		{"file descriptor limit", raiseFileLimit},
+		{"process name", func() error { return os.WriteFile("/proc/self/comm", []byte("ublk"), 0) }}, // not "exe", after the link that was run
 		{"working directory", func() error { return os.Chdir("/") }},
 	}
 	for _, s := range steps {

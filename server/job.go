@@ -30,6 +30,9 @@ type Job struct {
 	Foreground bool   `json:"foreground,omitempty"`
 	JSON       bool   `json:"json,omitempty"` // how the foreground process says that it is ready
 
+	// Log is the file that becomes the device's log once it has a number.
+	Log string `json:"log,omitempty"`
+
 	// Warnings of those who prepared the process, to be passed on.
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -95,7 +95,7 @@ func (p *process) start(open Opener) (*Started, error) {
 		return nil, errors.Join(err, target.Close())
 	}
 	if err := p.create(ctx, target); err != nil {
-		return nil, errors.Join(err, target.Close())
+		return nil, errors.Join(err, target.Close(), p.undo())
 	}
 	if err := p.goLive(ctx); err != nil {
 		_ = p.device.Close()
@@ -124,10 +124,10 @@ func (p *process) create(ctx context.Context, target Target) error {
 	p.device, p.added = d, true
 	p.dir = rundir.Default().Dir(d.info.ID)
 	p.job.Warnings = append(p.job.Warnings, warnings...)
-	if p.job.Foreground {
+	if p.job.Log == "" {
 		return nil
 	}
-	return p.dir.KeepLog(os.Stderr)
+	return p.dir.KeepLog(p.job.Log)
 }
 
 // goLive publishes statistics and control socket and starts the device.

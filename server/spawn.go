@@ -37,6 +37,10 @@ func Spawn(ctx context.Context, job Job) (*Started, error) {
 		return nil, err
 	}
 	defer log.Close()
+	if job.Action == ActionAdd {
+		job.Log = log.Name()
+		defer os.Remove(job.Log) // where the device did not come to be
+	}
 	logStart, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, err

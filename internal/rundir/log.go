@@ -2,33 +2,32 @@ package rundir
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
-// NewLog opens a log for a server whose device has no number yet: a file
-// without a name, gone with its last descriptor unless KeepLog names it.
+// NewLog makes a log for a server whose device has no number yet. KeepLog moves
+// it to where it belongs; a caller whose server did not get that far removes it.
 func (r Root) NewLog() (*os.File, error) {
 	if err := r.create(); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(r.Path, unix.O_TMPFILE|os.O_RDWR|os.O_APPEND, 0o600)
+	f, err := os.CreateTemp(r.Path, ".log-")
+	if err != nil {
+		return nil, err
+	}
+	// Like a log that is opened again later, so that two servers never overwrite.
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, unix.O_APPEND); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return f, nil
 }
 
-// KeepLog makes f, from NewLog, the log of the device. Create comes first.
-func (d Dir) KeepLog(f *os.File) error {
-	if err := os.Remove(d.Log()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, d.Log(), unix.AT_SYMLINK_FOLLOW)
-	if err != nil {
-		return &os.LinkError{Op: "link", Old: f.Name(), New: d.Log(), Err: err}
-	}
-	return nil
-}
+// KeepLog makes the file at path, from NewLog, the log of the device. Create
+// comes first.
+func (d Dir) KeepLog(path string) error { return os.Rename(path, d.Log()) }
 
 // OpenLog opens the log of a device that had servers before, to append to it.
 func (d Dir) OpenLog() (*os.File, error) {

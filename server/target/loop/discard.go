@@ -26,8 +26,13 @@ func (t *Target) discards(granularity int) *ctrl.DiscardParams {
 			d.MaxSectors = maxSectors
 		}
 		d.MaxWriteZeroesSectors = maxSectors // the block layer writes zeroes where it must
-	} else if t.punches() {
-		d.MaxSectors, d.MaxWriteZeroesSectors = maxSectors, maxSectors
+	} else {
+		if t.allocates(unix.FALLOC_FL_PUNCH_HOLE) {
+			d.MaxSectors = maxSectors
+		}
+		if t.allocates(unix.FALLOC_FL_ZERO_RANGE) {
+			d.MaxWriteZeroesSectors = maxSectors
+		}
 		var st unix.Statfs_t
 		if err := unix.Fstatfs(int(t.file.Fd()), &st); err == nil && st.Bsize >= ctrl.SectorSize && st.Bsize&(st.Bsize-1) == 0 {
 			granularity = int(st.Bsize)
@@ -43,15 +48,20 @@ func (t *Target) discards(granularity int) *ctrl.DiscardParams {
 	return d
 }
 
-// punches asks for a hole past the end of the file, which changes nothing:
-// EOPNOTSUPP tells file systems without.
-func (t *Target) punches() bool {
+// allocates asks for an operation past the end of the file, where it changes
+// nothing but a block or two of reservation, taken back at once: EOPNOTSUPP
+// tells file systems without it.
+func (t *Target) allocates(mode uint32) bool {
 	end, err := t.file.Seek(0, 2)
 	if err != nil {
 		return false
 	}
-	const hole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
-	return !errors.Is(unix.Fallocate(int(t.file.Fd()), hole, (end+4095)&^4095, 4096), unix.EOPNOTSUPP)
+	fd, beyond := int(t.file.Fd()), (end+4095)&^4095
+	if errors.Is(unix.Fallocate(fd, mode|unix.FALLOC_FL_KEEP_SIZE, beyond, 4096), unix.EOPNOTSUPP) {
+		return false
+	}
+	_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, beyond, 4096)
+	return true
 }
 
 // queueNumber reads a limit of a block device, or of the disk that it is a
