@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
@@ -31,10 +32,15 @@ func newHelperCommand(a *app) *cobra.Command {
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			a.parsed = true
+			nameProcess()
 			return ctrl.ServeHelper()
 		},
 	}
 }
+
+// nameProcess lets ps show this process, started by way of /proc/self/exe, as
+// what it is.
+func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("ublk"), 0) }
 
 // controlError is a control node that cannot be opened.
 type controlError struct{ error }

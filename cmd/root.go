@@ -147,7 +147,7 @@ func commands() []commandGroup {
 			newFeaturesCommand, newGetInfoCommand, newGetParamsCommand, newSetParamsCommand, newGetAffinityCommand, newGetFeaturesCommand,
 			newStartCommand, newStopCommand, newQuiesceCommand, newUpdateSizeCommand, newStartRecoveryCommand, newEndRecoveryCommand,
 		}},
-		{"Shell:", list{newVersionCommand, newHelpCommand}},
+		{"Shell:", list{newCompletionCommand, newVersionCommand, newHelpCommand}},
 	}
 }
 

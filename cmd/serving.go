@@ -21,6 +21,7 @@ func newJobCommand(a *app) *cobra.Command {
 // QUIESCE is exit code 1: the device needs recovery.
 func (a *app) runJob() error {
 	a.parsed, a.name = true, "serve"
+	nameProcess()
 	live := false
 	err := server.ServeJob(target.Open, func(job server.Job, s *server.Started) {
 		live = true
