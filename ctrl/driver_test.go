@@ -228,7 +228,9 @@ func (e *env) run(t *testing.T, steps []step) {
 func table(old bool) map[string][]step {
 	all := maps.Clone(scenarios)
 	maps.Copy(all, lifeScenarios)
-	if !old {
+	if old {
+		maps.Copy(all, oldScenarios)
+	} else {
 		maps.Copy(all, newScenarios)
 	}
 	return all

@@ -140,7 +140,7 @@ type labServer struct {
 	wake int           // eventfd: end
 	done chan struct{} // nil before the first fetch
 	err  chan error
-	held chan struct{} // nil: answers; else closed at the first request, which is kept
+	held chan struct{} // nil: answers; else told of requests, which are kept
 }
 
 func (w *kernelWorld) OpenChar(id, _ int) error {
@@ -154,7 +154,7 @@ func (w *kernelWorld) OpenChar(id, _ int) error {
 	}
 	s := &labServer{fd: fd, wake: wake, err: make(chan error, 1)}
 	if w.hold {
-		s.held = make(chan struct{})
+		s.held = make(chan struct{}, 1)
 	}
 	w.servers[id] = s
 	return nil
@@ -198,7 +198,10 @@ func (s *labServer) serve(queues, depth int) {
 	for tag := range queues * depth {
 		s.command(ring, uapi.IOFetchReq, depth, uint64(tag), 0)
 	}
-	s.err <- ring.Flush()
+	if err = ring.Flush(); err == nil {
+		err = refusal(ring)
+	}
+	s.err <- err
 	fds := []unix.PollFd{{Fd: int32(ring.FD()), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 	for fds[1].Revents == 0 {
 		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
@@ -210,7 +213,10 @@ func (s *labServer) serve(queues, depth int) {
 			switch {
 			case cqe.Res != 0:
 			case s.held != nil:
-				close(s.held)
+				select {
+				case s.held <- struct{}{}:
+				default:
+				}
 			default:
 				s.command(ring, uapi.IOCommitAndFetch, depth, cqe.UserData, -int32(unix.EIO))
 			}
@@ -220,6 +226,16 @@ func (s *labServer) serve(queues, depth int) {
 			return
 		}
 	}
+}
+
+// refusal is the errno of a command that has failed at once.
+func refusal(ring *uring.Ring) error {
+	for i := range ring.Ready() {
+		if res := ring.CQE(i).Res; res < 0 {
+			return unix.Errno(-res)
+		}
+	}
+	return nil
 }
 
 func (s *labServer) command(ring *uring.Ring, op uint64, depth int, tag uint64, result int32) {

@@ -39,8 +39,8 @@ func (d *Driver) begin(ctx context.Context, c *ctrldev.Command) *call {
 	k.mem = append(k.mem, c.Buf...)
 	k.arg = k.mem
 	d.history = append(d.history, k.cmd)
-	d.inFlight++
-	d.notify()
+	d.inside++
+	d.report()
 	return k
 }
 
@@ -49,7 +49,7 @@ func (k *call) run() {
 	defer k.mu.Unlock()
 	defer close(k.done)
 	k.res, k.errno = k.execute()
-	k.inFlight--
+	k.inside--
 	k.notify()
 }
 
@@ -72,12 +72,17 @@ func (k *call) sleep(interruptible bool, until func() bool) unix.Errno {
 			ended = nil
 		}
 		changed := k.changed
+		k.asleep++
+		k.report()
 		k.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ended:
 		}
 		k.mu.Lock()
+		if changed == k.changed {
+			k.asleep--
+		}
 	}
 	return 0
 }

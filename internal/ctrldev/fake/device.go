@@ -15,6 +15,7 @@ type device struct {
 	params    uapi.Params
 	access    access // of callers without CAP_SYS_ADMIN to the char device's node
 	server    *server
+	served    *server // whose threads the queues belong to, on 6.12 until START_USER_RECOVERY
 	disk      *disk
 	complete  bool // START_DEV and END_USER_RECOVERY need not wait for fetches
 	locked    bool // ub->mutex is held
@@ -209,11 +210,11 @@ func saneFlags(info *uapi.DevInfo) bool {
 
 // negotiate makes of an accepted request what is written back to the caller.
 func (k *call) negotiate(info *uapi.DevInfo) {
+	info.State, info.ServerPID = uapi.StateDead, -1
 	info.Flags &= k.opt.Kernel.Features()
 	info.Flags |= uapi.FlagCmdIoctlEncode | uapi.FlagURingCmdCompInTask
 	if k.opt.Kernel != Linux6_12 {
 		info.Flags |= uapi.FlagPerIODaemon | uapi.FlagBufRegOffDaemon | uapi.FlagSafeStopDev
-		info.State, info.ServerPID = uapi.StateDead, -1
 		if info.Flags&uapi.FlagIODescSize == 0 {
 			info.IODescSize = uapi.IODescSize
 		}

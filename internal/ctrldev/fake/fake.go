@@ -48,16 +48,18 @@ type Options struct {
 type Driver struct {
 	opt Options
 
-	mu       sync.Mutex
-	changed  chan struct{} // closed, and replaced, whenever anything below changes
-	admin    bool
-	devices  map[uint32]*device // by id, until the last reference is gone
-	adding   bool               // ublk_ctl_mutex is held
-	exited   map[int]bool       // pids that are gone
-	frozen   map[uint32]bool    // commands that hang: interruptibly or not
-	faults   map[uint32][]unix.Errno
-	inFlight int
-	history  []ctrldev.Command
+	mu      sync.Mutex
+	changed chan struct{} // closed, and replaced, whenever a sleeper must look again
+	moved   chan struct{} // the same for Wait: a command began, ended or fell asleep
+	admin   bool
+	devices map[uint32]*device // by id, until the last reference is gone
+	adding  bool               // ublk_ctl_mutex is held
+	exited  map[int]bool       // pids that are gone
+	frozen  map[uint32]bool    // commands that hang: interruptibly or not
+	faults  map[uint32][]unix.Errno
+	inside  int // commands
+	asleep  int // of these, since the last change
+	history []ctrldev.Command
 }
 
 // New makes a driver without devices.
@@ -71,6 +73,7 @@ func New(o Options) *Driver {
 	return &Driver{
 		opt:     o,
 		changed: make(chan struct{}),
+		moved:   make(chan struct{}),
 		admin:   !o.Unprivileged,
 		devices: map[uint32]*device{},
 		exited:  map[int]bool{},
@@ -158,16 +161,16 @@ func (d *Driver) Fail(op uint32, errno unix.Errno) {
 	d.faults[op] = append(d.faults[op], errno)
 }
 
-// Wait sleeps until n commands are inside the driver, so that a test knows that
-// they have begun, or until ctx ends.
+// Wait returns when n commands are inside the driver and all of them sleep there,
+// or when ctx ends.
 func (d *Driver) Wait(ctx context.Context, n int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for d.inFlight != n {
-		changed := d.changed
+	for d.inside != n || d.asleep != n {
+		moved := d.moved
 		d.mu.Unlock()
 		select {
-		case <-changed:
+		case <-moved:
 		case <-ctx.Done():
 		}
 		d.mu.Lock()
@@ -182,6 +185,14 @@ func (d *Driver) Wait(ctx context.Context, n int) error {
 func (d *Driver) notify() {
 	close(d.changed)
 	d.changed = make(chan struct{})
+	d.asleep = 0
+	d.report()
+}
+
+// report wakes Wait. d.mu is held.
+func (d *Driver) report() {
+	close(d.moved)
+	d.moved = make(chan struct{})
 }
 
 // has reports whether the kernel knows the command of that number.

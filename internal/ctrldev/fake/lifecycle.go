@@ -106,7 +106,7 @@ func (k *call) startRecovery(dev *device) unix.Errno {
 	case dev.server != nil || !dev.recoverable():
 		return unix.EBUSY
 	}
-	dev.complete = false
+	dev.complete, dev.served = false, nil
 	return 0
 }
 

@@ -2,6 +2,7 @@ package fake
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"os"
 
@@ -66,7 +67,11 @@ func (k *call) setParams(dev *device) unix.Errno {
 	}
 	copy(uapi.Bytes(&dev.params), k.arg[:min(int(n), k.paramsLen())])
 	dev.params.Types &= k.paramTypes()
-	if dev.valid() {
+	shift := uint8(28) // 256 MiB
+	if k.opt.Kernel == Linux6_12 {
+		shift = math.MaxUint8
+	}
+	if dev.valid(shift) {
 		return 0
 	}
 	// Older kernels forget only which groups there were.
@@ -78,13 +83,14 @@ func (k *call) setParams(dev *device) unix.Errno {
 	return unix.EINVAL
 }
 
-// valid is ublk_drv.c:ublk_validate_params, v7.3.
-func (dev *device) valid() bool {
+// valid is ublk_drv.c:ublk_validate_params. shift bounds the exponents of
+// physical block and I/O sizes.
+func (dev *device) valid(shift uint8) bool {
 	p := &dev.params
 	has := func(group uint32) bool { return p.Types&group != 0 }
 	zoned := dev.has(uapi.FlagZoned)
 	switch {
-	case !has(uapi.ParamBasic) || !validBasic(&p.Basic, dev.info.MaxIOBufBytes):
+	case !has(uapi.ParamBasic) || !validBasic(&p.Basic, dev.info.MaxIOBufBytes, shift):
 		return false
 	case zoned && bits.OnesCount32(p.Basic.ChunkSectors) != 1:
 		return false
@@ -106,9 +112,8 @@ func (dev *device) valid() bool {
 	return true
 }
 
-func validBasic(b *uapi.ParamsBasic, maxIO uint32) bool {
+func validBasic(b *uapi.ParamsBasic, maxIO uint32, most uint8) bool {
 	page := uint32(os.Getpagesize())
-	const most = 28 // 256 MiB
 	return b.LogicalBSShift >= 9 && int(b.LogicalBSShift) < bits.Len32(page) &&
 		b.PhysicalBSShift <= most && b.IOMinShift <= most && b.IOOptShift <= most &&
 		b.LogicalBSShift <= b.PhysicalBSShift &&

@@ -52,6 +52,8 @@ func (d *Driver) Fetch(id, queue int, tags ...int) error {
 			switch {
 			case queue < 0 || queue >= len(s.fetched) || tag < 0 || tag >= len(s.fetched[queue]):
 				return unix.EINVAL
+			case d.opt.Kernel == Linux6_12 && dev.served != nil && dev.served != s:
+				return unix.EINVAL // the queues still belong to the threads of the last server
 			case s.stopped && d.opt.Kernel != Linux6_12:
 				return unix.ENODEV
 			case dev.ready():
@@ -60,6 +62,7 @@ func (d *Driver) Fetch(id, queue int, tags ...int) error {
 				return unix.EINVAL
 			}
 			s.fetched[queue][tag] = true
+			dev.served = s
 			s.ready++
 			dev.complete = dev.complete || dev.ready()
 		}
