@@ -26,6 +26,7 @@ const (
 	busyWithin = 4 * time.Millisecond // … in this time make a queue busy
 	quietIOs   = 16                   // fewer requests in a beat is a quiet beat
 	quietBeats = 10                   // this many of them in a row end it
+	yieldBeats = 8                    // after this many, others get the P once
 )
 
 type pacer struct {
@@ -35,6 +36,7 @@ type pacer struct {
 	ios      int    // since mark, or since the last beat
 	mark     int64
 	quiet    int
+	beats    int // since the P was given away
 }
 
 func (p *pacer) init(scratch []byte, queues int) {
@@ -99,7 +101,9 @@ func (q *Queue) beat(res int32) {
 		return
 	}
 	q.armBeat()
-	if p.yield {
+	// Giving the P away costs some 20,000 instructions, so not at every beat.
+	if p.beats++; p.yield && p.beats >= yieldBeats {
+		p.beats = 0
 		runtime.Gosched()
 	}
 }
