@@ -23,6 +23,8 @@ type world interface {
 	CloseChar(id int) error
 	OpenBlock(id int) error
 	CloseBlock(id int) error
+	Chown(id int, write bool) error // the node, to callers without CAP_SYS_ADMIN
+	Become(privileged bool)         // the caller of what follows
 }
 
 // env is one scenario's device and the driver under test.
@@ -32,6 +34,8 @@ type env struct {
 	old bool // 6.12
 	pid int  // of the server
 	id  int
+
+	prefixed bool // commands to the device carry its path
 }
 
 // step is one thing done and what must come of it. old is what Linux 6.12
@@ -58,6 +62,9 @@ const (
 func (e *env) submit(timeout time.Duration, c *ctrldev.Command) (int32, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	if e.prefixed && c.Path == "" && c.Op != uapi.CmdAddDev {
+		c.Path = fmt.Sprintf("/dev/ublkc%d", e.id)
+	}
 	return e.drv.Submit(ctx, c)
 }
 
@@ -228,6 +235,7 @@ func (e *env) run(t *testing.T, steps []step) {
 func table(old bool) map[string][]step {
 	all := maps.Clone(scenarios)
 	maps.Copy(all, lifeScenarios)
+	maps.Copy(all, userScenarios)
 	if old {
 		maps.Copy(all, oldScenarios)
 	} else {

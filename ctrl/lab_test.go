@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,8 @@ func TestRealAgainstTable(t *testing.T) {
 	old := is612(t, drv)
 	for name, steps := range table(old) {
 		t.Run(name, func(t *testing.T) {
+			runtime.LockOSThread() // capabilities are a thread's
+			defer runtime.UnlockOSThread()
 			e := env{world: newWorld(drv), drv: drv, old: old, pid: os.Getpid(), id: -1}
 			defer e.cleanUp()
 			e.run(t, steps)
@@ -76,35 +79,39 @@ func TestRealAgainstTable(t *testing.T) {
 // interrupts it. It is given up at its deadline, it holds up nobody who does
 // not need the device's mutex, and it is done once the server is gone.
 func TestRealStuckStop(t *testing.T) {
-	drv := openLab(t)
-	w := newWorld(drv)
-	w.hold = true
-	e := env{world: w, drv: drv, old: is612(t, drv), pid: os.Getpid(), id: -1}
-	defer e.cleanUp()
-	// A capacity of 0 has no partitions to be read before somebody asks.
-	e.run(t, []step{ok("add", add(nil)), ok("set", set(func(p *uapi.Params) { p.Basic.DevSectors = 0 })),
-		ok("open", open), ok("fetch", fetch), start})
-	if e.old {
-		t.Skip("needs UPDATE_SIZE (Linux 6.16)")
+	for name, drv := range map[string]ctrldev.Driver{
+		"ring":     openLab(t),
+		"detached": ctrldev.Detach(openLab(t), helper),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(drv)
+			e := env{world: w, drv: drv, old: is612(t, drv), pid: os.Getpid(), id: -1}
+			defer e.cleanUp()
+			e.run(t, append(live(0), ok("open block", openBlock)))
+			w.servers[e.id].hold.Store(true)
+			read := make(chan error)
+			go func() {
+				_, err := w.blocks[e.id].Read(make([]byte, 4096))
+				read <- err
+			}()
+			<-w.servers[e.id].held
+			begun := time.Now()
+			e.run(t, []step{
+				fails(context.DeadlineExceeded, "stop", hangs(uapi.CmdStopDev, 0)),
+				ok("info", state(uapi.StateLive)),
+				fails(context.DeadlineExceeded, "stop behind it", hangs(uapi.CmdStopDev, 0)),
+				ok("info again", state(uapi.StateLive)),
+			})
+			if d := time.Since(begun); d > 5*second {
+				t.Errorf("it took %v to give two commands up", d)
+			}
+			e.run(t, []step{ok("close", closeChar)})
+			if err := <-read; err == nil {
+				t.Error("a read that nobody served succeeded")
+			}
+			e.run(t, []step{stop, ok("dead", state(uapi.StateDead)), ok("close block", closeBlock), del})
+		})
 	}
-	e.run(t, []step{ok("size", cmd(uapi.CmdUpdateSize, 2048)), ok("open block", openBlock)})
-	read := make(chan error)
-	go func() {
-		_, err := w.blocks[e.id].Read(make([]byte, 4096))
-		read <- err
-	}()
-	<-w.servers[e.id].held
-	e.run(t, []step{
-		fails(context.DeadlineExceeded, "stop", hangs(uapi.CmdStopDev, 0)),
-		ok("info", state(uapi.StateLive)),
-		fails(context.DeadlineExceeded, "params, behind it", hangs(uapi.CmdUpdateSize, 4096)),
-		ok("info again", state(uapi.StateLive)),
-		ok("close", closeChar),
-	})
-	if err := <-read; err == nil {
-		t.Error("a read that nobody served succeeded")
-	}
-	e.run(t, []step{stop, ok("dead", state(uapi.StateDead)), ok("close block", closeBlock), del})
 }
 
 // cleanUp removes what a failed scenario left behind.
@@ -116,6 +123,8 @@ func (e *env) cleanUp() {
 	for id := range w.blocks {
 		_ = w.CloseBlock(id)
 	}
+	w.Become(true)
+	e.prefixed = true // what an unprivileged device needs and others do not mind
 	for e.id = range 8 {
 		_ = cmd(uapi.CmdStopDev, 0)(e)
 		_ = cmd(uapi.CmdDelDev, 0)(e)
@@ -126,7 +135,6 @@ func (e *env) cleanUp() {
 // server is one that has closed its char device.
 type kernelWorld struct {
 	drv     ctrldev.Driver
-	hold    bool // servers keep what they get
 	servers map[int]*labServer
 	blocks  map[int]*os.File
 }
@@ -140,7 +148,8 @@ type labServer struct {
 	wake int           // eventfd: end
 	done chan struct{} // nil before the first fetch
 	err  chan error
-	held chan struct{} // nil: answers; else told of requests, which are kept
+	hold atomic.Bool   // requests are kept
+	held chan struct{} // and told of here
 }
 
 func (w *kernelWorld) OpenChar(id, _ int) error {
@@ -152,11 +161,7 @@ func (w *kernelWorld) OpenChar(id, _ int) error {
 	if err != nil {
 		return err
 	}
-	s := &labServer{fd: fd, wake: wake, err: make(chan error, 1)}
-	if w.hold {
-		s.held = make(chan struct{}, 1)
-	}
-	w.servers[id] = s
+	w.servers[id] = &labServer{fd: fd, wake: wake, err: make(chan error, 1), held: make(chan struct{}, 1)}
 	return nil
 }
 
@@ -174,7 +179,8 @@ func openRetry(path string, patient bool) (int, error) {
 func (w *kernelWorld) FetchAll(id int) error {
 	s := w.servers[id]
 	var i uapi.DevInfo
-	if _, err := (&env{drv: w.drv}).submit(5*second, &ctrldev.Command{Op: uapi.CmdGetDevInfo, DevID: uint32(id), QueueID: uapi.AllQueues, Buf: uapi.Bytes(&i)}); err != nil {
+	node := fmt.Sprintf("/dev/ublkc%d", id)
+	if _, err := (&env{drv: w.drv}).submit(5*second, &ctrldev.Command{Op: uapi.CmdGetDevInfo2, DevID: uint32(id), QueueID: uapi.AllQueues, Path: node, Buf: uapi.Bytes(&i)}); err != nil {
 		return err
 	}
 	if s.done != nil { // a second round on the same file: one tag tells
@@ -212,7 +218,7 @@ func (s *labServer) serve(queues, depth int) {
 			cqe := ring.CQE(i)
 			switch {
 			case cqe.Res != 0:
-			case s.held != nil:
+			case s.hold.Load():
 				select {
 				case s.held <- struct{}{}:
 				default:
@@ -284,6 +290,34 @@ func (w *kernelWorld) CloseChar(id int) error {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return err
+}
+
+// Chown gives read or read and write permission to the owner, who is what an
+// unprivileged caller stays here: root without the capabilities of root.
+func (w *kernelWorld) Chown(id int, write bool) error {
+	mode := os.FileMode(0o400)
+	if write {
+		mode = 0o600
+	}
+	return os.Chmod(fmt.Sprintf("/dev/ublkc%d", id), mode)
+}
+
+// Become takes capabilities from the calling thread, or gives them back.
+func (w *kernelWorld) Become(privileged bool) {
+	const override, readSearch, sysAdmin = 1 << unix.CAP_DAC_OVERRIDE, 1 << unix.CAP_DAC_READ_SEARCH, 1 << unix.CAP_SYS_ADMIN
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&hdr, &data[0])
+	if err == nil {
+		data[0].Effective = data[0].Permitted
+		if !privileged {
+			data[0].Effective &^= override | readSearch | sysAdmin
+		}
+		err = unix.Capset(&hdr, &data[0])
+	}
+	if err != nil {
+		panic(err)
+	}
 }
 
 func (w *kernelWorld) OpenBlock(id int) error {
