@@ -34,7 +34,7 @@ func newAddCommand(a *app) *cobra.Command {
 			"The server outlives this command and the terminal. SIGTERM to it stops and deletes the device as soon as nobody uses it.\n\n" +
 			"Types of disks:\n" + kindHelp(),
 		Example: "  ublk add -t null --size 10G\n  ublk add -t null -n 3 -q 4 --recovery=reissue --name scratch",
-		Args:    cobra.NoArgs,
+		Args:    noAddArgs,
 		RunE:    a.action(func(ctx context.Context, _ []string) error { return a.runAdd(ctx, &o) }),
 	}
 	flags := cmd.Flags()

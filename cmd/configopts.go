@@ -61,7 +61,7 @@ func targetOptions() []configOption {
 		for _, o := range kind.Options {
 			i := slices.IndexFunc(options, func(c configOption) bool { return c.name == o.Name })
 			if i >= 0 {
-				options[i].usage = strings.Replace(options[i].usage, ":", ", "+kind.Name+":", 1)
+				options[i].usage += "; " + targetOption(kind.Name, o).usage
 				continue
 			}
 			options = append(options, targetOption(kind.Name, o))
@@ -134,9 +134,10 @@ func (f *configFlag) Set(text string) error {
 
 func (f *configFlag) String() string { return f.text }
 
-// Type implements pflag.Value: what the help calls the value. "bool" it calls nothing.
+// Type implements pflag.Value: what the help calls the value. "bool" it calls
+// nothing; of a value that can be left out it shows what that means.
 func (f *configFlag) Type() string {
-	if f.value == "" {
+	if f.value == "" || f.bare != "" {
 		return "bool"
 	}
 	return f.value
@@ -175,6 +176,11 @@ func (c *configFlags) apply(cfg *server.Config) error {
 	for _, kind := range target.Kinds() {
 		if kind.Name != cfg.Type {
 			continue
+		}
+		for _, o := range kind.Options {
+			if o.Required && cfg.Options[o.Name] == "" {
+				return usagef("target %s needs --%s", kind.Name, o.Name)
+			}
 		}
 		for _, name := range sortedKeys(cfg.Options) {
 			if !slices.ContainsFunc(kind.Options, func(o target.Option) bool { return o.Name == name }) {

@@ -41,7 +41,7 @@ func newFeaturesCommand(a *app) *cobra.Command {
 		Use:   "features",
 		Short: "tell which features this kernel's driver has, and since when",
 		Long:  "Print every flag by its name in the kernel's header, whether this kernel has it, and which release brought it.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  a.action(func(ctx context.Context, _ []string) error { return a.runFeatures(ctx, &o) }),
 	}
 	addOutputFlags(cmd, &o.output, featureTable())

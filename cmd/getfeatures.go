@@ -15,7 +15,7 @@ func newGetFeaturesCommand(a *app) *cobra.Command {
 		Use:   "get-features",
 		Short: "ask for the driver's features (GET_FEATURES)",
 		Long:  "Print the answer to GET_FEATURES, a number, and the names of its bits. A readable table is: ublk features",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  a.action(func(ctx context.Context, _ []string) error { return a.runGetFeatures(ctx, &o) }),
 	}
 	cmd.Flags().BoolVarP(&o.json, "json", "J", false, "print JSON")

@@ -277,7 +277,7 @@ func (p *infoText) published(page *pageView) {
 		p50, ok := page.Hist[i].Quantile(0.5)
 		p99, _ := page.Hist[i].Quantile(0.99)
 		if ok {
-			p.linef(name+" latency", "p50 %s, p99 %s", units.FormatLatency(time.Duration(p50)), units.FormatLatency(time.Duration(p99)))
+			p.linef(name+" latency", "p50 %s, p99 %s", timeText(p50), timeText(p99))
 		}
 	}
 	p.linef(held, "%d requests%s", len(page.Held), ifTrue(page.Torn, " (in the middle of a batch)"))
@@ -285,6 +285,11 @@ func (p *infoText) published(page *pageView) {
 		p.linef("", "queue %d tag %d: %s of %d bytes at sector %d%s", t.Queue, t.Tag, t.Op, t.Bytes, t.Sector,
 			ifTrue(!page.Dead, ", since "+units.FormatAge(time.Duration(t.Age*float64(time.Second)))))
 	}
+}
+
+// timeText is a time in nanoseconds with its unit in full: 3ms, not 3m.
+func timeText(ns uint64) string {
+	return strings.TrimSuffix(units.FormatLatency(time.Duration(ns)), "s") + "s"
 }
 
 func ifTrue(condition bool, text string) string {

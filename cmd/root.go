@@ -116,6 +116,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.DisableSuggestions = true
 	root.SuggestionsMinimumDistance = 2
 	root.SetGlobalNormalizationFunc(dashes)
+	root.SetFlagErrorFunc(unknownOption)
 	root.SetUsageTemplate(usageTemplate)
 	for i, group := range commands() {
 		id := strconv.Itoa(i)

@@ -20,7 +20,7 @@ func newVersionCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "print the version of ublk",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  a.action(func(context.Context, []string) error { return a.runVersion(o) }),
 	}
 	cmd.Flags().BoolVarP(&o.json, "json", "J", false, "print JSON")

@@ -2,9 +2,9 @@ package table
 
 import "strings"
 
-// nearest returns the name that a mistyped one most likely stands for: one that
+// Nearest returns the name that a mistyped one most likely stands for: one that
 // goes on from it, else the one with the fewest edits if those are few.
-func nearest(typed string, names []string) string {
+func Nearest(typed string, names []string) string {
 	typed = strings.ToUpper(typed)
 	best, fewest := "", 1+len(typed)/3
 	for _, name := range names {

@@ -70,7 +70,7 @@ func (t Table[T]) Column(name string) (Column[T], error) {
 			return column, nil
 		}
 	}
-	return Column[T]{}, &UnknownColumnError{Name: name, Nearest: nearest(name, t.names()), Valid: t.names()}
+	return Column[T]{}, &UnknownColumnError{Name: name, Nearest: Nearest(name, t.names()), Valid: t.names()}
 }
 
 func (t Table[T]) names() []string {

@@ -31,6 +31,8 @@ type Option struct {
 	Kind    OptionKind
 	Default string
 	Usage   string
+
+	Required bool
 }
 
 // Kind is a type of disk.
@@ -60,7 +62,7 @@ func Kinds() []Kind {
 			Name:    "loop",
 			Summary: "a disk in a regular file or on a block device",
 			Options: []Option{
-				{Name: "file", Short: "f", Kind: Path, Usage: "regular file or block device behind the disk"},
+				{Name: "file", Short: "f", Kind: Path, Required: true, Usage: "regular file or block device behind the disk"},
 				{Name: "offset", Kind: Size, Default: "0", Usage: "where the disk starts in the file"},
 				{Name: "size", Kind: Size, Usage: "capacity, the rest of the file if not given"},
 				{Name: "buffered", Kind: Bool, Usage: "through the page cache instead of direct I/O"},
