@@ -245,7 +245,8 @@ func TestChangeParamsOfStarted(t *testing.T) {
 	}
 }
 
-// cancelOnSet ends a context as soon as the driver has refused a SET_PARAMS.
+// A context that ends while SET_PARAMS is under way does not keep the old
+// parameters from being restored.
 func TestChangeParamsRestoresAfterCancel(t *testing.T) {
 	c, drv := newClient(t, fake.Options{})
 	added(t, c, uapi.FlagIntegrity|uapi.FlagUserCopy)

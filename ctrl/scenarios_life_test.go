@@ -162,8 +162,9 @@ func recoverySteps(without uint16) []step {
 }
 
 // oldScenarios are about what Linux 6.12 cannot do. A device that has had a
-// server takes no other one there, but by recovery; START_DEV would succeed all
-// the same, and the first I/O crash the kernel: never send it there.
+// server takes no other one there, but by recovery. START_DEV would succeed all
+// the same, with no command to deliver I/O to: of two kernels that were sent it
+// one panicked in task work and the other kept the device LIVE. Never send it there.
 var oldScenarios = map[string][]step{
 	"second server after a stop": live(0,
 		stop,
