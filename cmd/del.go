@@ -141,10 +141,10 @@ func (a *app) delete(ctx context.Context, o *delOptions, id int) error {
 		}
 	}
 	what = fmt.Sprintf("everybody to let go of device %d", id)
-	err = a.waiting(what, func() string { return a.heldBy(id) }, func() error { return a.sendDelete(ctx, client, o, id) })
+	err = a.waiting(what, func() string { return a.heldBy(info) }, func() error { return a.sendDelete(ctx, client, o, id) })
 	if errors.Is(err, context.DeadlineExceeded) && !a.deviceThere(id) {
 		_ = a.state.Dir(id).Remove()
-		return hinted(fmt.Errorf("device %d: deleted, but its number is not free yet: %w", id, context.DeadlineExceeded), "%s", a.heldBy(id))
+		return hinted(fmt.Errorf("device %d: deleted, but its number is not free yet: %w", id, context.DeadlineExceeded), "%s", a.heldBy(info))
 	}
 	if err != nil {
 		return err
@@ -208,15 +208,13 @@ func (a *app) deviceThere(id int) bool {
 	return err == nil
 }
 
-// heldBy says who keeps a stopped device.
-func (a *app) heldBy(id int) string {
-	if users, _, err := a.fs.Users(id); err == nil && len(users) > 0 {
+// heldBy says who keeps a stopped device: the users of its disk, or else the
+// server, whose char device cannot be looked for once its node is gone.
+func (a *app) heldBy(info ctrl.DevInfo) string {
+	if users, _, err := a.fs.Users(info.ID); err == nil && len(users) > 0 {
 		return usersText(users)
 	}
-	if pid, ok, _ := a.fs.CharHolder(id); ok {
-		return a.whoIs(pid) + " has " + ctrl.CharPath(id) + " open"
-	}
-	return ""
+	return a.holdUp(info)
 }
 
 // planDelete prints what delete would send.

@@ -103,6 +103,11 @@ func (a *app) resolve(ctx context.Context, arg string) (int, error) {
 		}
 		return 0, usagef("%s is no ublk device", arg)
 	}
+	if disk, _, found := strings.Cut(arg, "p"); found {
+		if _, ok := parseDevice(disk); ok && strings.HasPrefix(disk, "ublkb") {
+			return 0, usagef("%s is a partition: name its disk, %s", arg, disk)
+		}
+	}
 	if rundir.ValidName(arg) != nil {
 		return 0, usagef("%q is no device: a DEVICE is a number, ublkbN, /dev/ublkbN or a name", arg)
 	}
@@ -154,9 +159,9 @@ func (e noDeviceError) Is(target error) bool { return target == ctrl.ErrNoDevice
 // and the same with c.
 func parseDevice(arg string) (int, bool) {
 	name := strings.TrimPrefix(arg, "/dev/")
-	digits := name
-	for _, prefix := range []string{"ublkb", "ublkc"} {
-		digits = strings.TrimPrefix(digits, prefix)
+	digits, isNode := strings.CutPrefix(name, "ublkb")
+	if !isNode {
+		digits = strings.TrimPrefix(name, "ublkc")
 	}
 	if digits == name && name != arg { // /dev/0
 		return 0, false
