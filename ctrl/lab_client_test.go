@@ -34,9 +34,9 @@ func helper() *exec.Cmd {
 	return cmd
 }
 
-// TestRealClient drives the methods of a client, in this process and through
+// TestLabRealClient drives the methods of a client, in this process and through
 // the helper, as a server's life uses them.
-func TestRealClient(t *testing.T) {
+func TestLabRealClient(t *testing.T) {
 	drv := openLab(t)
 	old := is612(t, drv)
 	for name, connect := range map[string]func() (*ctrl.Client, error){

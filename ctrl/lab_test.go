@@ -59,9 +59,9 @@ func is612(t *testing.T, drv ctrldev.Driver) bool {
 	return false
 }
 
-// TestRealAgainstTable holds the real driver against the table that the fake
+// TestLabRealAgainstTable holds the real driver against the table that the fake
 // one is held against.
-func TestRealAgainstTable(t *testing.T) {
+func TestLabRealAgainstTable(t *testing.T) {
 	drv := openLab(t)
 	old := is612(t, drv)
 	for name, steps := range table(old) {
@@ -78,7 +78,7 @@ func TestRealAgainstTable(t *testing.T) {
 // A server that holds a request: STOP_DEV is stuck in the kernel, where nothing
 // interrupts it. It is given up at its deadline, it holds up nobody who does
 // not need the device's mutex, and it is done once the server is gone.
-func TestRealStuckStop(t *testing.T) {
+func TestLabRealStuckStop(t *testing.T) {
 	for name, drv := range map[string]ctrldev.Driver{
 		"ring":     openLab(t),
 		"detached": ctrldev.Detach(openLab(t), helper),

@@ -177,6 +177,10 @@ func (d *Device) Start(ctx context.Context) error {
 		return err
 	}
 	err := d.startQueues()
+	if !recovering && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL)) {
+		// Seen on 6.12: the queues of a device that had a server keep their tags.
+		err = &SecondServerError{Dev: d.info.ID, Err: err}
+	}
 	if err == nil {
 		err = d.publish(ctx, recovering)
 	}
@@ -212,10 +216,6 @@ func (d *Device) publish(ctx context.Context, recovering bool) error {
 	case <-d.done:
 	default:
 		return err
-	}
-	if !recovering && (errors.Is(d.err, unix.EBUSY) || errors.Is(d.err, unix.EINVAL)) {
-		// Seen on 6.12: the queues of a stopped device keep their tags.
-		return &SecondServerError{Dev: d.info.ID, Err: d.err}
 	}
 	if d.err != nil {
 		return d.err

@@ -72,7 +72,26 @@ func (q *Queue) openAll() error {
 	if q.err != nil {
 		return q.err
 	}
-	return q.ring.Flush()
+	if err := q.ring.Flush(); err != nil {
+		return err
+	}
+	return q.refused()
+}
+
+// refused looks for fetches that the driver has answered already, with an
+// error: then the device must not be started. (6.12 makes it LIVE all the same,
+// or crashes, when a queue without its tags is started.)
+func (q *Queue) refused() error {
+	if err := q.ring.Poll(); err != nil {
+		return err
+	}
+	for i := range q.ring.Ready() {
+		c := q.ring.CQE(i)
+		if kind := c.UserData & kindMask; (kind == kindFetch || kind == kindPrep) && c.Res < 0 {
+			return fmt.Errorf("tag %d: fetch: %w", uint16(c.UserData), unix.Errno(-c.Res))
+		}
+	}
+	return nil
 }
 
 // pin restricts the thread to the CPUs that the configuration asks for.
