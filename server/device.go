@@ -47,6 +47,9 @@ type Device struct {
 	params ctrl.Params
 	page   *stats.Writer
 
+	accepted int64 // when START_USER_RECOVERY was, CLOCK_MONOTONIC ns; 0 without recovery
+	live     int64 // when the device became LIVE, likewise
+
 	char    int // /dev/ublkcN, -1 while closed
 	queues  []*Queue
 	left    chan error    // one a queue: it serves no more
@@ -93,22 +96,12 @@ func Attach(ctx context.Context, client *ctrl.Client, id int, cfg Config, target
 	if info.State == ctrl.Live {
 		return nil, fmt.Errorf("device %d: %w: process %d", id, ErrLive, info.ServerPID)
 	}
-	cfg = cfg.withDefaults()
-	d := &Device{client: client, target: target, cfg: cfg, info: info, params: target.Params(), char: -1}
-	if d.mode = ModeOf(info.Flags); d.mode == DataUserCopy && cfg.Data == DataNone {
-		d.mode = DataNone
-	}
-	if !canDo(target, d.mode) {
-		return nil, fmt.Errorf("device %d was added for data mode %s: this target has only %s", id, d.mode, joinModes(modesOf(target)))
-	}
-	if info.Flags.Has(uapi.FlagBatchIO) != cfg.Batch {
-		d.cfg.Batch = info.Flags.Has(uapi.FlagBatchIO)
-	}
-	if d.params, err = client.Params(ctx, id); err != nil {
+	d, err := match(ctx, client, info, cfg, target)
+	if err != nil {
 		return nil, err
 	}
 	if d.params.Basic == nil {
-		if d.params, err = cfg.params(target); err != nil {
+		if d.params, err = d.cfg.params(target); err != nil {
 			return nil, err
 		}
 		if err := d.setParams(ctx); err != nil {
@@ -116,6 +109,23 @@ func Attach(ctx context.Context, client *ctrl.Client, id int, cfg Config, target
 		}
 	}
 	return d, d.fits()
+}
+
+// match puts target behind the device that info describes, if its data mode
+// allows it. The parameters are the driver's.
+func match(ctx context.Context, client *ctrl.Client, info ctrl.DevInfo, cfg Config, target Target) (*Device, error) {
+	cfg = cfg.withDefaults()
+	d := &Device{client: client, target: target, cfg: cfg, info: info, char: -1}
+	if d.mode = ModeOf(info.Flags); d.mode == DataUserCopy && cfg.Data == DataNone {
+		d.mode = DataNone
+	}
+	if !canDo(target, d.mode) {
+		return nil, fmt.Errorf("device %d was added for data mode %s: this target has only %s", info.ID, d.mode, joinModes(modesOf(target)))
+	}
+	d.cfg.Batch = info.Flags.Has(uapi.FlagBatchIO)
+	var err error
+	d.params, err = client.Params(ctx, info.ID)
+	return d, err
 }
 
 func canDo(t Target, m DataMode) bool {
@@ -172,6 +182,7 @@ func (d *Device) Start(ctx context.Context) error {
 		if err := retryBusy(ctx, func() error { return d.client.StartRecovery(ctx, d.info.ID) }); err != nil {
 			return err
 		}
+		d.accepted = stats.Now()
 	}
 	if err := d.openChar(ctx); err != nil {
 		return err
@@ -188,6 +199,7 @@ func (d *Device) Start(ctx context.Context) error {
 		_ = d.Close()
 		return err
 	}
+	d.live = stats.Now()
 	d.info.State, d.info.ServerPID = ctrl.Live, os.Getpid()
 	return nil
 }

@@ -11,12 +11,14 @@ import (
 
 // harden makes this process fit to stand behind a disk: what its memory
 // reclaim, a full machine or an unlucky umount could do to it would hang the
-// disk. What it may not do becomes a warning. See also launch.
-func harden() (warnings []string) {
-	steps := []struct {
+// disk. What it may not do becomes a warning. See also launch. A process in the
+// background also leaves the control group of whoever started it.
+func harden(background bool) (warnings []string) {
+	type step struct {
 		what string
 		do   func() error
-	}{
+	}
+	steps := []step{
 		// First of all: as a slave the namespace follows every umount outside and
 		// pins no file system. (The process has only its start-up threads yet, and
 		// they share one namespace.)
@@ -26,6 +28,9 @@ func harden() (warnings []string) {
 		{"file descriptor limit", raiseFileLimit},
 		{"process name", func() error { return os.WriteFile("/proc/self/comm", []byte("ublk"), 0) }}, // not "exe", after the link that was run
 		{"working directory", func() error { return os.Chdir("/") }},
+	}
+	if background {
+		steps = append(steps, step{"scope", enterScope})
 	}
 	for _, s := range steps {
 		if err := s.do(); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +19,7 @@ const (
 	ActionAdd     Action = "add"     // make a device and serve it
 	ActionServe   Action = "serve"   // serve a device that was not started, or was stopped
 	ActionRecover Action = "recover" // serve a device whose server died
+	ActionStandby Action = "standby" // prepare, say so, and wait for another Job
 )
 
 // Job is what a serving process is told.
@@ -32,6 +32,10 @@ type Job struct {
 
 	// Log is the file that becomes the device's log once it has a number.
 	Log string `json:"log,omitempty"`
+
+	// Hold makes a process that recovers open the target and compare it with the
+	// device, say that it is prepared, and wait for the word before it goes on.
+	Hold bool `json:"hold,omitempty"`
 
 	// Warnings of those who prepared the process, to be passed on.
 	Warnings []string `json:"warnings,omitempty"`
@@ -49,12 +53,20 @@ type Started struct {
 	Path     string   `json:"path"`
 	Mode     string   `json:"mode"`
 	Warnings []string `json:"warnings,omitempty"`
+
+	// Of a recovery, on CLOCK_MONOTONIC in ns: when START_USER_RECOVERY was
+	// accepted, and when END_USER_RECOVERY returned.
+	Accepted int64 `json:"accepted,omitempty"`
+	Live     int64 `json:"live,omitempty"`
 }
 
-// report is the one message of a serving process to its parent.
+// report is a message of a serving process to its parent. Each says one thing;
+// the last is Started or Error.
 type report struct {
-	Started *Started   `json:"started,omitempty"`
-	Error   *wireError `json:"error,omitempty"`
+	Standing bool       `json:"standing,omitempty"` // waits for a Job
+	Prepared bool       `json:"prepared,omitempty"` // waits for the word to go
+	Started  *Started   `json:"started,omitempty"`
+	Error    *wireError `json:"error,omitempty"`
 }
 
 // wireError carries an error from one process to another: its text, and what
@@ -127,17 +139,17 @@ func (w *wireError) err() error {
 }
 
 // readReport reads what a serving process says. One that dies first has said
-// what it could in its log.
-func readReport(r io.Reader) (*Started, error) {
-	var rep report
-	err := json.NewDecoder(r).Decode(&rep)
+// what it could in its log: then the error matches io.EOF.
+func readReport(dec *json.Decoder) (report, error) {
+	var r report
+	err := dec.Decode(&r)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the serving process ended without a word: %w", err)
-	case rep.Error != nil:
-		return nil, rep.Error.err()
-	case rep.Started == nil:
-		return nil, errors.New("the serving process reported nothing")
+		return r, fmt.Errorf("the serving process ended without a word: %w", err)
+	case r.Error != nil:
+		return r, r.Error.err()
+	case !r.Standing && !r.Prepared && r.Started == nil:
+		return r, errors.New("the serving process reported nothing")
 	}
-	return rep.Started, nil
+	return r, nil
 }

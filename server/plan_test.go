@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -156,13 +157,17 @@ func TestWireErrors(t *testing.T) {
 }
 
 func TestReadReport(t *testing.T) {
-	if s, err := readReport(strings.NewReader(`{"started":{"id":4}}`)); err != nil || s.ID != 4 {
-		t.Errorf("%+v, %v", s, err)
+	read := func(text string) (report, error) { return readReport(json.NewDecoder(strings.NewReader(text))) }
+	if r, err := read(`{"started":{"id":4}}`); err != nil || r.Started.ID != 4 {
+		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := readReport(strings.NewReader("")); !errors.Is(err, io.EOF) {
+	if r, err := read(`{"prepared":true}`); err != nil || !r.Prepared {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := read(""); !errors.Is(err, io.EOF) {
 		t.Errorf("silence: %v", err)
 	}
-	if _, err := readReport(strings.NewReader("{}")); err == nil {
+	if _, err := read("{}"); err == nil {
 		t.Error("an empty report was taken")
 	}
 }

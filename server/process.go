@@ -28,6 +28,13 @@ type process struct {
 	control *control
 	signals chan os.Signal
 	added   bool // the device is ours to delete when starting fails
+
+	orders   *json.Decoder // jobs, and the word to go
+	reports  *os.File      // to the parent, unless in the foreground
+	hardened []string      // warnings
+	target   Target        // opened ahead of time, see hold
+
+	published bool // the statistics page is ours
 }
 
 // ServeJob is the body of the hidden command: it reads its job, serves, and
@@ -35,44 +42,54 @@ type process struct {
 // that the device is LIVE, and errors are the caller's to print; in the
 // background both go to the parent by the report descriptor.
 func ServeJob(open Opener, ready func(Job, *Started)) error {
-	var job Job
-	in := os.NewFile(jobFD, "job")
-	if err := json.NewDecoder(in).Decode(&job); err != nil {
+	p := &process{
+		log: log.New(os.Stderr, "", log.LstdFlags|log.Lmsgprefix), signals: make(chan os.Signal, 2),
+		orders: json.NewDecoder(os.NewFile(jobFD, "job")),
+	}
+	if err := p.orders.Decode(&p.job); err != nil {
 		return fmt.Errorf("job: %w", err)
 	}
-	_ = in.Close()
-	say := func(report) {}
-	if !job.Foreground {
-		out := os.NewFile(reportFD, "report")
+	unix.CloseOnExec(jobFD)
+	if !p.job.Foreground {
+		p.reports = os.NewFile(reportFD, "report")
 		unix.CloseOnExec(reportFD)
-		say = func(r report) {
-			_ = json.NewEncoder(out).Encode(r)
-			_ = out.Close()
-		}
 	}
-	p := &process{job: job, log: log.New(os.Stderr, "", log.LstdFlags|log.Lmsgprefix), signals: make(chan os.Signal, 2)}
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
-	p.job.Warnings = append(p.job.Warnings, harden()...)
+	p.hardened = harden(!p.job.Foreground)
+	if p.job.Action == ActionStandby {
+		if taken, err := p.standBy(); !taken {
+			return err
+		}
+	}
 	started, err := p.start(open)
 	if err != nil {
-		say(report{Error: toWire(err)})
+		p.say(report{Error: toWire(err)})
 		return err
 	}
 	p.log.Printf("device %d: LIVE, %s, %d queues of depth %d, data %s", started.ID, p.job.Config.Type, started.Queues, started.Depth, started.Mode)
 	for _, w := range started.Warnings {
 		p.log.Printf("warning: %s", w)
 	}
-	if job.Foreground {
-		ready(job, started)
+	if p.job.Foreground {
+		ready(p.job, started)
+		return p.serve()
 	}
-	say(report{Started: started})
+	p.say(report{Started: started})
+	_ = p.reports.Close()
 	return p.serve()
+}
+
+// say tells the parent, if there is one.
+func (p *process) say(r report) {
+	if !p.job.Foreground {
+		_ = json.NewEncoder(p.reports).Encode(r)
+	}
 }
 
 // start brings the device up, and on error leaves things as they were.
 func (p *process) start(open Opener) (*Started, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), ctrl.DefaultTimeout)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	starting := make(chan struct{})
 	defer close(starting)
@@ -84,15 +101,22 @@ func (p *process) start(open Opener) (*Started, error) {
 		case <-starting:
 		}
 	}()
-	target, err := open(p.job.Config)
+	if err := p.connect(); err != nil {
+		return nil, err
+	}
+	if p.job.Hold {
+		if err := p.hold(ctx, open); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel = context.WithTimeout(ctx, ctrl.DefaultTimeout)
+	defer cancel()
+	target, err := p.openTarget(ctx, open)
 	if err != nil {
 		return nil, err
 	}
 	if n, ok := target.(Noter); ok {
 		p.job.Warnings = append(p.job.Warnings, n.Notes()...)
-	}
-	if p.client, err = ctrl.Open(); err != nil {
-		return nil, errors.Join(err, target.Close())
 	}
 	if err := p.create(ctx, target); err != nil {
 		return nil, errors.Join(err, target.Close(), p.undo())
@@ -104,15 +128,29 @@ func (p *process) start(open Opener) (*Started, error) {
 	info := p.device.Info()
 	s := &Started{
 		ID: info.ID, PID: os.Getpid(), Queues: info.Queues, Depth: info.Depth,
-		Path: p.device.Path(), Mode: p.device.Mode().String(), Warnings: p.job.Warnings,
+		Path: p.device.Path(), Mode: p.device.Mode().String(), Warnings: append(p.hardened, p.job.Warnings...),
+		Accepted: p.device.accepted, Live: p.device.live,
 	}
 	return s, nil
+}
+
+// connect opens the way to the driver, once.
+func (p *process) connect() (err error) {
+	if p.client == nil {
+		p.client, err = ctrl.Open()
+	}
+	return err
 }
 
 // create makes the device, or attaches to the one that is there.
 func (p *process) create(ctx context.Context, target Target) error {
 	if p.job.Action != ActionAdd {
 		p.dir = rundir.Default().Dir(p.job.ID)
+		if p.job.Action == ActionRecover {
+			if err := awaitRecoverable(ctx, p.client, p.job.ID); err != nil {
+				return err
+			}
+		}
 		var err error
 		p.device, err = Attach(ctx, p.client, p.job.ID, p.job.Config, target)
 		return err
@@ -161,13 +199,23 @@ func (p *process) publish() error {
 			return err
 		}
 	}
+	p.published = true
 	return p.device.Publish(p.dir.Stats())
+}
+
+// unpublish removes the page of a server that never served: what the one before
+// left is what people will want to see.
+func (p *process) unpublish() error {
+	if !p.published {
+		return nil
+	}
+	return os.Remove(p.dir.Stats())
 }
 
 // undo deletes a device that was added and could not be started.
 func (p *process) undo() error {
 	if !p.added {
-		return nil
+		return p.unpublish()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()

@@ -27,11 +27,21 @@ const (
 	reportFD = 4 // writes its report
 )
 
+// thisExecutable is what serving processes are started from, whatever has become
+// of the file that it was.
+const thisExecutable = "/proc/self/exe"
+
 // Spawn starts this executable as a serving process that outlives the caller
 // and returns when the device is LIVE, or with the process's own error. When ctx
 // ends first the process is told to stop, which undoes what it has done, and
 // waited for.
 func Spawn(ctx context.Context, job Job) (*Started, error) {
+	return SpawnExecutable(ctx, thisExecutable, job)
+}
+
+// SpawnExecutable is Spawn with another executable of this program, such as the
+// one of an older server.
+func SpawnExecutable(ctx context.Context, exe string, job Job) (*Started, error) {
 	log, err := openLog(job)
 	if err != nil {
 		return nil, err
@@ -41,27 +51,21 @@ func Spawn(ctx context.Context, job Job) (*Started, error) {
 		job.Log = log.Name()
 		defer os.Remove(job.Log) // where the device did not come to be
 	}
-	logStart, err := log.Seek(0, io.SeekEnd)
+	in, err := jobFile(job)
 	if err != nil {
 		return nil, err
 	}
-	reports, proc, err := launch(job, log)
+	defer in.Close()
+	c, err := launch(exe, in, log)
 	if err != nil {
 		return nil, err
 	}
-	defer reports.Close()
-	stop := context.AfterFunc(ctx, func() { _ = proc.Signal(syscall.SIGTERM) })
-	started, err := readReport(reports)
-	if err != nil {
-		err = explainDeath(err, proc, log, logStart)
-	}
-	if !stop() && err != nil {
-		err = errors.Join(ctx.Err(), err)
-	}
+	defer c.reports.Close()
+	r, err := c.report(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return started, proc.Release()
+	return r.Started, c.proc.Release()
 }
 
 func openLog(job Job) (*os.File, error) {
@@ -72,19 +76,28 @@ func openLog(job Job) (*os.File, error) {
 	return root.Dir(job.ID).OpenLog()
 }
 
+// child is a serving process and the way to hear of it.
+type child struct {
+	proc     *os.Process
+	reports  *os.File
+	dec      *json.Decoder // of reports
+	log      *os.File      // the caller's
+	logStart int64         // where in the log the process began
+}
+
 // launch starts the process with the properties that it can only be born with:
 // PR_SET_IO_FLUSHER, inherited by every thread of its runtime, a session and a
 // mount namespace of its own. Privileges that are missing become warnings.
-func launch(job Job, log *os.File) (*os.File, *os.Process, error) {
+func launch(exe string, in, log *os.File) (*child, error) {
+	start, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer w.Close()
-	in, err := jobFile(job)
-	if err != nil {
-		return nil, nil, errors.Join(err, r.Close())
-	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0); err == nil {
@@ -93,20 +106,42 @@ func launch(job Job, log *os.File) (*os.File, *os.Process, error) {
 	// Cloneflags, not Unshareflags: package syscall makes the latter's mounts
 	// private, and a private copy pins every file system that is mounted now.
 	for _, flags := range []uintptr{unix.CLONE_NEWNS, 0} {
-		cmd := exec.Command("/proc/self/exe", JobCommand)
+		cmd := exec.Command(exe, JobCommand)
 		cmd.Args[0] = "ublk"
 		cmd.Dir = "/"
 		cmd.Stderr = log
 		cmd.ExtraFiles = []*os.File{in, w}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: flags}
 		if err = cmd.Start(); err == nil {
-			return r, cmd.Process, in.Close()
+			return &child{proc: cmd.Process, reports: r, dec: json.NewDecoder(r), log: log, logStart: start}, nil
 		}
 		if flags == 0 || !errors.Is(err, unix.EPERM) {
 			break
 		}
 	}
-	return nil, nil, errors.Join(fmt.Errorf("serving process: %w", err), in.Close(), r.Close())
+	return nil, errors.Join(fmt.Errorf("serving process: %w", err), r.Close())
+}
+
+// report waits for the process's next report. When ctx ends first the process is
+// told to stop. One that hangs in the kernel cannot, and is left behind.
+func (c *child) report(ctx context.Context) (report, error) {
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.proc.Signal(syscall.SIGTERM)
+		_ = c.reports.SetReadDeadline(time.Now().Add(stopGrace))
+	})
+	r, err := readReport(c.dec)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("serving process %d hangs in the kernel and cannot be stopped", c.proc.Pid)
+	case errors.Is(err, io.EOF):
+		err = c.explainDeath()
+	case err != nil:
+		_, _ = c.proc.Wait()
+	}
+	if !stop() && err != nil {
+		err = errors.Join(ctx.Err(), err)
+	}
+	return r, err
 }
 
 // jobFile is an anonymous file with the job in it, positioned at its start.
@@ -125,14 +160,14 @@ func jobFile(job Job) (*os.File, error) {
 	return f, nil
 }
 
-// explainDeath waits for a process that failed and, if it died without a
-// report, adds how, and the end of what it wrote: the text of its panic.
-func explainDeath(err error, proc *os.Process, log *os.File, from int64) error {
-	state, werr := proc.Wait()
-	if werr != nil || !errors.Is(err, io.EOF) {
-		return err
+// explainDeath says how a process died that left no report, with the end of what
+// it wrote: the text of its panic.
+func (c *child) explainDeath() error {
+	state, err := c.proc.Wait()
+	if err != nil {
+		return fmt.Errorf("the serving process ended without a word: %w", err)
 	}
-	text, _ := io.ReadAll(io.NewSectionReader(log, from, 64<<10))
+	text, _ := io.ReadAll(io.NewSectionReader(c.log, c.logStart, 64<<10))
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if len(lines) > 12 {
 		lines = lines[:12]

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ublk/ctrl"
+	"ublk/internal/sysfs"
+)
+
+// ErrNotWaiting is the error of a recovery of a device that has no disk: it was
+// never started, was stopped, or was added without recovery and lost its server.
+var ErrNotWaiting = errors.New("the device is DEAD: there is no disk to recover")
+
+// exiting is PF_EXITING of a process's flags.
+const exiting = 0x4
+
+// AwaitLoss waits until a device is no longer LIVE, which follows its server's
+// death by some milliseconds and is announced by nothing. A server that lives is
+// ErrLive at once. When ctx ends first the error says who still has the char
+// device open.
+func AwaitLoss(ctx context.Context, client *ctrl.Client, machine *sysfs.FS, id int) (ctrl.DevInfo, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		info, err := client.Info(ctx, id)
+		if err != nil || info.State != ctrl.Live {
+			return info, err
+		}
+		if served(machine, &info) {
+			return info, fmt.Errorf("device %d: %w: process %d", id, ErrLive, info.ServerPID)
+		}
+		select {
+		case <-ctx.Done():
+			return info, fmt.Errorf("device %d: its server is gone, and %s: %w", id, holder(machine, id), ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// served says whether a LIVE device has a server that is not about to end. Old
+// kernels go on naming a process that has died, whose pid may be another's by
+// now.
+func served(machine *sysfs.FS, info *ctrl.DevInfo) bool {
+	if info.ServerPID <= 0 {
+		return false
+	}
+	p, err := machine.ProcessStat(info.ServerPID)
+	if err != nil || p.State == 'Z' || p.State == 'X' || p.Flags&exiting != 0 {
+		return false
+	}
+	_, held, err := machine.CharHolder(info.ID)
+	return held || err != nil
+}
+
+// holder says who has the char device of a device open that has lost its server.
+func holder(machine *sysfs.FS, id int) string {
+	pid, held, err := machine.CharHolder(id)
+	switch {
+	case held:
+		name := "?"
+		if p, err := machine.ProcessStat(pid); err == nil {
+			name = p.Comm
+		}
+		return fmt.Sprintf("%s is still open in process %d (%s)", ctrl.CharPath(id), pid, name)
+	case err != nil:
+		return fmt.Sprintf("who still has %s open cannot be seen", ctrl.CharPath(id))
+	}
+	return fmt.Sprintf("the kernel has not released %s yet: I/O of the dead server is still under way", ctrl.CharPath(id))
+}
+
+// awaitRecoverable returns when a device waits for a new server.
+func awaitRecoverable(ctx context.Context, client *ctrl.Client, id int) error {
+	info, err := AwaitLoss(ctx, client, sysfs.New("/"), id)
+	if err == nil && info.State == ctrl.Dead {
+		err = fmt.Errorf("device %d: %w", id, ErrNotWaiting)
+	}
+	return err
+}
