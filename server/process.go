@@ -283,21 +283,13 @@ func Create(ctx context.Context, client *ctrl.Client, job Job, target Target) (*
 
 // remember writes the state folder that a recovery starts from.
 func remember(dir rundir.Dir, d *Device, plan Plan) error {
-	boot, err := rundir.BootID()
-	if err != nil {
-		return err
-	}
-	body, err := json.Marshal(plan.Config)
-	if err != nil {
-		return err
-	}
 	if err := dir.Remove(); err != nil {
 		return err
 	}
 	if err := dir.Create(); err != nil {
 		return err
 	}
-	return dir.WriteConfig(rundir.Config{Token: d.info.ServerFlags, BootID: boot, ID: d.info.ID, Name: plan.Config.Name, Body: body})
+	return writeConfig(dir, d.info.ServerFlags, plan.Config)
 }
 
 // granted says what the driver made less of the plan.

@@ -2,12 +2,15 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"ublk/ctrl"
+	"ublk/internal/rundir"
 	"ublk/internal/sysfs"
+	"ublk/internal/uapi"
 )
 
 // ErrNotWaiting is the error of a recovery of a device that has no disk: it was
@@ -76,4 +79,40 @@ func awaitRecoverable(ctx context.Context, client *ctrl.Client, id int) error {
 		err = fmt.Errorf("device %d: %w", id, ErrNotWaiting)
 	}
 	return err
+}
+
+// FromKernel is what the driver knows of a device's configuration: all but the
+// target.
+func FromKernel(info ctrl.DevInfo) Config {
+	return Config{
+		Queues: info.Queues, Depth: info.Depth, MaxIOBytes: info.MaxIOBytes, Recovery: info.Recovery(),
+		Data: ModeOf(info.Flags), Batch: info.Flags.Has(uapi.FlagBatchIO), Unprivileged: info.Unprivileged(),
+	}
+}
+
+// Remember writes the configuration of a device that exists into its state
+// folder, where the next recovery finds it. What else is in the folder stays.
+// A device whose adder left no token cannot be told from a later one of the same
+// id: nothing is written, and the error is rundir.ErrForeign.
+func Remember(info ctrl.DevInfo, cfg Config) error {
+	if info.ServerFlags == 0 {
+		return fmt.Errorf("device %d was not added by ublk: %w", info.ID, rundir.ErrForeign)
+	}
+	dir := rundir.Default().Dir(info.ID)
+	if err := dir.Create(); err != nil {
+		return err
+	}
+	return writeConfig(dir, info.ServerFlags, cfg)
+}
+
+func writeConfig(dir rundir.Dir, token uint64, cfg Config) error {
+	boot, err := rundir.BootID()
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	return dir.WriteConfig(rundir.Config{Token: token, BootID: boot, ID: dir.ID, Name: cfg.Name, Body: body})
 }

@@ -161,8 +161,7 @@ func (d Dir) ReadConfig() (Config, error) {
 	case errors.Is(err, ErrForeign):
 		return Config{}, fmt.Errorf("state file %s: %w: remove %s", d.Config(), err, d.Path)
 	case err != nil:
-		return Config{}, fmt.Errorf("state file %s: %w: device %d cannot be recovered from it, delete and add it again",
-			d.Config(), err, d.ID)
+		return Config{}, fmt.Errorf("state file %s: %w", d.Config(), err)
 	}
 	return c, nil
 }
@@ -181,7 +180,7 @@ func (d Dir) readFile() ([]byte, error) {
 	f, err := os.OpenFile(d.Config(), unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("device %d has no state file, its server never finished starting: delete it and add it again: %w", d.ID, err)
+		return nil, fmt.Errorf("device %d has no state file, as one that was never added completely: %w", d.ID, err)
 	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("state file %s is a symbolic link: remove %s: %w", d.Config(), d.Path, ErrForeign)
 	case err != nil:
