@@ -26,8 +26,9 @@ type process struct {
 	dir     rundir.Dir
 	log     *log.Logger
 	control *control
-	signals chan os.Signal
-	added   bool // the device is ours to delete when starting fails
+	signals chan os.Signal // stop
+	hangup  chan os.Signal // the parent has given up: do not start
+	added   bool           // the device is ours to delete when starting fails
 
 	orders   *json.Decoder // jobs, and the word to go
 	reports  *os.File      // to the parent, unless in the foreground
@@ -43,7 +44,7 @@ type process struct {
 // background both go to the parent by the report descriptor.
 func ServeJob(open Opener, ready func(Job, *Started)) error {
 	p := &process{
-		log: log.New(os.Stderr, "", log.LstdFlags|log.Lmsgprefix), signals: make(chan os.Signal, 2),
+		log: log.New(os.Stderr, "", log.LstdFlags|log.Lmsgprefix), signals: make(chan os.Signal, 2), hangup: make(chan os.Signal, 1),
 		orders: json.NewDecoder(os.NewFile(jobFD, "job")),
 	}
 	if err := p.orders.Decode(&p.job); err != nil {
@@ -55,7 +56,8 @@ func ServeJob(open Opener, ready func(Job, *Started)) error {
 		unix.CloseOnExec(reportFD)
 	}
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Notify(p.hangup, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
 	p.hardened = harden(!p.job.Foreground)
 	if p.job.Action == ActionStandby {
 		if taken, err := p.standBy(); !taken {
@@ -98,6 +100,8 @@ func (p *process) start(open Opener) (*Started, error) {
 		case s := <-p.signals:
 			cancel()
 			p.signals <- s
+		case <-p.hangup:
+			cancel()
 		case <-starting:
 		}
 	}()

@@ -33,8 +33,8 @@ const thisExecutable = "/proc/self/exe"
 
 // Spawn starts this executable as a serving process that outlives the caller
 // and returns when the device is LIVE, or with the process's own error. When ctx
-// ends first the process is told to stop, which undoes what it has done, and
-// waited for.
+// ends first the process is told to give up, which undoes what it has done, and
+// waited for; a device that is LIVE by then stays, and is returned.
 func Spawn(ctx context.Context, job Job) (*Started, error) {
 	return SpawnExecutable(ctx, thisExecutable, job)
 }
@@ -123,10 +123,11 @@ func launch(exe string, in, log *os.File) (*child, error) {
 }
 
 // report waits for the process's next report. When ctx ends first the process is
-// told to stop. One that hangs in the kernel cannot, and is left behind.
+// told to give up, by a signal that means nothing to it once the device is LIVE.
+// One that hangs in the kernel cannot, and is left behind.
 func (c *child) report(ctx context.Context) (report, error) {
 	stop := context.AfterFunc(ctx, func() {
-		_ = c.proc.Signal(syscall.SIGTERM)
+		_ = c.proc.Signal(syscall.SIGHUP)
 		_ = c.reports.SetReadDeadline(time.Now().Add(stopGrace))
 	})
 	r, err := readReport(c.dec)

@@ -159,9 +159,10 @@ func await[T any](p *process) (T, error) {
 		return r.order, r.err
 	case s := <-p.signals:
 		p.signals <- s
-		var none T
-		return none, errSignalled
+	case <-p.hangup:
 	}
+	var none T
+	return none, errSignalled
 }
 
 // hold opens the target and compares it with the device, tells the parent, and
