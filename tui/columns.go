@@ -36,8 +36,8 @@ func deviceColumns() []column[Device] {
 			Value: func(d Device) table.Value { return table.Int(d.ID) }}},
 		{rank: 9, tight: 4, width: 5, gap: 1, Column: table.Column[Device]{Name: "TYPE", Key: "type", Help: "target that a server of ours serves",
 			Value: func(d Device) table.Value { return text(printable(d.Type)) }}},
-		{rank: 1, tight: 8, width: 8, gap: 1, Column: table.Column[Device]{Name: "STATE", Key: "shown_state", Help: "state of the driver, or what is wrong with a LIVE device",
-			Value: func(d Device) table.Value { return text(d.StateText()) }}},
+		{rank: 1, tight: 8, width: 8, gap: 1, Column: table.Column[Device]{Name: "STATE", Key: "state", Help: "DEAD, LIVE, QUIESCED or FAIL_IO; what is wrong with a LIVE device, except in JSON",
+			Value: func(d Device) table.Value { return known(d.State != "", table.Custom(d.StateText(), d.State)) }}},
 		{rank: 8, tight: 1, width: 1, gap: 2, largest: true, Column: table.Column[Device]{Name: "Q", Key: "queues", Help: "number of queues", Right: true,
 			Value: func(d Device) table.Value { return number(d.Queues) }}},
 		{rank: 2, tight: 8, width: 8, gap: 2, largest: true, Column: table.Column[Device]{Name: "INFLIGHT", Key: "in_flight", Help: "requests accepted and not completed, of all tags", Right: true,
@@ -66,7 +66,6 @@ func moreColumns() []table.Column[Device] {
 	}
 	return []table.Column[Device]{
 		of("NAME", "name", "name given with add --name", false, func(d Device) table.Value { return text(d.Name) }),
-		of("DRIVER-STATE", "state", "DEAD, LIVE, QUIESCED or FAIL_IO", false, func(d Device) table.Value { return text(d.State) }),
 		of("HEALTH", "health", "healthy, stalled, parked, waiting, failing, wedged or dead", false, func(d Device) table.Value { return text(d.Health) }),
 		of("RECOVERY", "recovery", "what happens when the server dies", false, func(d Device) table.Value { return text(d.Recovery) }),
 		of("DEPTH", "depth", "tags of a queue", true, func(d Device) table.Value { return number(d.Depth) }),

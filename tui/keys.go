@@ -21,7 +21,7 @@ const (
 // are made of the same bindings that Update obeys.
 type binding struct {
 	keys  []string
-	shown string // the keys for people
+	shown string // the keys for people; "" is told with the binding before
 	short string // for the last line; "" is not there
 	help  string
 	rank  int // the highest leaves a narrow last line first
@@ -31,20 +31,20 @@ type binding struct {
 // bindings are all there are. No key changes a device.
 func bindings() []binding {
 	return []binding{
-		{[]string{"up", "k"}, "↑↓", "select", "move up (k)", 3, func(m *Model) tea.Cmd { return m.move(-1) }},
-		{[]string{"down", "j"}, "↓", "", "move down (j)", 0, func(m *Model) tea.Cmd { return m.move(1) }},
-		{[]string{"pgup", "ctrl+b"}, "pgup", "", "move up by a page", 0, func(m *Model) tea.Cmd { return m.move(-m.page()) }},
-		{[]string{"pgdown", "ctrl+f"}, "pgdn", "", "move down by a page", 0, func(m *Model) tea.Cmd { return m.move(m.page()) }},
-		{[]string{"home", "g"}, "g", "", "first (home)", 0, func(m *Model) tea.Cmd { return m.move(-m.view().size()) }},
-		{[]string{"end", "G"}, "G", "", "last (end)", 0, func(m *Model) tea.Cmd { return m.move(m.view().size()) }},
+		{[]string{"up", "k"}, "↑↓", "select", "move (k j)", 3, func(m *Model) tea.Cmd { return m.move(-1) }},
+		{[]string{"down", "j"}, "", "", "", 0, func(m *Model) tea.Cmd { return m.move(1) }},
+		{[]string{"pgup", "ctrl+b"}, "pgup", "", "move by a page (pgdn)", 0, func(m *Model) tea.Cmd { return m.move(-m.page()) }},
+		{[]string{"pgdown", "ctrl+f"}, "", "", "", 0, func(m *Model) tea.Cmd { return m.move(m.page()) }},
+		{[]string{"home", "g"}, "g", "", "go to the first (G: the last)", 0, func(m *Model) tea.Cmd { return m.move(-m.view().size()) }},
+		{[]string{"end", "G"}, "", "", "", 0, func(m *Model) tea.Cmd { return m.move(m.view().size()) }},
 		{[]string{"enter", "right", "l"}, "⏎", "open", "go in: the queues of a device, the tags of a queue", 2, (*Model).open},
 		{[]string{"esc", "left", "h", "backspace"}, "esc", "back", "go back; at the devices, show all again", 4, (*Model).back},
-		{[]string{"s"}, "s", "sort", "sort by the next column", 5, func(m *Model) tea.Cmd { m.view().sortNext(); return m.look() }},
-		{[]string{"S"}, "S", "", "the other way round", 0, func(m *Model) tea.Cmd { m.view().flip(); return m.look() }},
+		{[]string{"s"}, "s", "sort", "sort by the next column (S: the other way round)", 5, func(m *Model) tea.Cmd { return m.sort((rowList).sortNext) }},
+		{[]string{"S"}, "", "", "", 0, func(m *Model) tea.Cmd { return m.sort((rowList).flip) }},
 		{[]string{"/"}, "/", "filter", "show only devices with this text in them", 6, (*Model).startFilter},
 		{[]string{"p", "space"}, "p", "pause", "freeze the screen (space)", 7, (*Model).pause},
-		{[]string{"+", "="}, "+/-", "interval", "look less often", 8, func(m *Model) tea.Cmd { return m.pace(1) }},
-		{[]string{"-"}, "-", "", "look more often", 0, func(m *Model) tea.Cmd { return m.pace(-1) }},
+		{[]string{"+", "="}, "+/-", "interval", "look less often, more often", 8, func(m *Model) tea.Cmd { return m.pace(1) }},
+		{[]string{"-"}, "", "", "", 0, func(m *Model) tea.Cmd { return m.pace(-1) }},
 		{[]string{"a"}, "a", "", "hide devices on which nothing happens, or show them", 0, (*Model).toggleIdle},
 		{[]string{"?"}, "?", "help", "this help", 1, func(m *Model) tea.Cmd { m.helping = true; return nil }},
 		{[]string{"ctrl+l"}, "^L", "", "draw the screen anew", 0, func(*Model) tea.Cmd { return tea.ClearScreen }},

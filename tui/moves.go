@@ -9,11 +9,18 @@ func (m *Model) move(by int) tea.Cmd {
 	m.view().move(by)
 	if m.level == devices {
 		m.queues.chosen, m.queues.at = -1, 0
+		m.tags.chosen, m.tags.at = -1, 0
 		return m.refresh()
 	}
 	if m.level == queues {
 		m.setTags()
 	}
+	return m.look()
+}
+
+// sort changes the order of the rows. The selection stays with its thing.
+func (m *Model) sort(how func(rowList)) tea.Cmd {
+	how(m.view())
 	return m.look()
 }
 

@@ -56,10 +56,16 @@ func ofQueue(value func(*Rates) table.Value) func(Queue) table.Value {
 
 func ageValue(d time.Duration) table.Value { return known(d >= 0, table.Custom(ageText(d), int64(d))) }
 
-// ageText is an age of any length in few cells: 84µ, 5.2m, 8.1s, 4m12s.
+// ageText is an age of any length in few cells: 84µs, 5.2ms, 8.1s, 4m12s. Unlike
+// a latency's, its unit is whole: minutes are not far.
 func ageText(d time.Duration) string {
-	if d >= 100*time.Second {
+	switch {
+	case d < 0:
+		return "-"
+	case d >= 100*time.Second:
 		return units.FormatAge(d)
+	case d >= time.Second || d == 0:
+		return units.FormatLatency(d)
 	}
-	return latencyText(d)
+	return units.FormatLatency(d) + "s"
 }

@@ -201,9 +201,11 @@ func tagLook(t *Tag) attr { return ageLook(t.Age) }
 
 // help is the screen of keys and signs.
 func (m *Model) help() []string {
-	lines := []string{m.text(bold, "ublk top: keys"), ""}
+	lines := []string{m.text(bold, "ublk top: keys")}
 	for _, b := range m.bindings {
-		lines = append(lines, m.text(plain, fmt.Sprintf("  %-5s %s", b.shown, b.help)))
+		if b.shown != "" {
+			lines = append(lines, m.text(plain, fmt.Sprintf("  %-5s %s", b.shown, b.help)))
+		}
 	}
 	lines = append(lines, "", m.text(bold, "Requests"))
 	for _, c := range cellSigns() {

@@ -29,9 +29,10 @@ var asciiOf = map[rune]rune{
 	'↑': '^', '↓': 'v', '▾': 'v', '▴': '^', '⏎': '<', '≥': '>',
 }
 
-// on is the sequence that begins a, off the one that ends it; both "" where
-// there is nothing to do.
-func (s style) on(a attr) (on, off string) {
+const reset = "\x1b[m"
+
+// sequence begins a look; "" is the plain one.
+func (s style) sequence(a attr) string {
 	var codes []string
 	for _, c := range []struct {
 		attr   attr
@@ -43,9 +44,9 @@ func (s style) on(a attr) (on, off string) {
 		}
 	}
 	if len(codes) == 0 {
-		return "", ""
+		return ""
 	}
-	return "\x1b[" + strings.Join(codes, ";") + "m", "\x1b[m"
+	return "\x1b[" + strings.Join(codes, ";") + "m"
 }
 
 // glyphs replaces what the terminal cannot show.
@@ -71,6 +72,7 @@ type line struct {
 	out   strings.Builder
 	used  int
 	width int
+	begun string // the sequence that is in force, "" for none
 }
 
 func (s style) line(width int) *line { return &line{style: s, width: width} }
@@ -82,11 +84,26 @@ func (l *line) add(a attr, text string) *line {
 		return l
 	}
 	l.used += utf8.RuneCountInString(text)
-	on, off := l.on(a)
-	l.out.WriteString(on)
+	l.begin(l.sequence(a))
 	l.out.WriteString(l.glyphs(text))
-	l.out.WriteString(off)
 	return l
+}
+
+// begin changes the look of what follows.
+func (l *line) begin(sequence string) {
+	if sequence == l.begun {
+		return
+	}
+	if l.begun != "" {
+		l.out.WriteString(reset)
+	}
+	l.out.WriteString(sequence)
+	l.begun = sequence
+}
+
+func (l *line) String() string {
+	l.begin("")
+	return l.out.String()
 }
 
 // pad appends blanks up to a cell.
@@ -101,8 +118,6 @@ func (l *line) right(a attr, text string) *line {
 	}
 	return l
 }
-
-func (l *line) String() string { return l.out.String() }
 
 // clip cuts text to a number of cells, the last of which then says so.
 func clip(text string, cells int) string {
