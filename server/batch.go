@@ -128,7 +128,7 @@ func (q *Queue) commitBatch() {
 	b.from = b.to
 }
 
-func (q *Queue) prepared(res int32) {
+func (q *Queue) armed(res int32) {
 	if res < 0 {
 		q.fail(fmt.Errorf("prepare: %w", unix.Errno(-res)))
 	}
@@ -141,7 +141,7 @@ func (q *Queue) batchFetched(res int32, flags uint32) {
 		id := uint16(flags >> uapi.CQEBufferShift)
 		tags := q.batches.tags.Buffer(id)[:res]
 		for ; len(tags) >= 2; tags = tags[2:] {
-			q.fetched(&q.reqs[binary.NativeEndian.Uint16(tags)], uapi.IOResOK)
+			q.fetched(&q.reqs[binary.NativeEndian.Uint16(tags)])
 		}
 		q.batches.tags.Recycle(id)
 	case res == -int32(unix.ENODEV):

@@ -106,6 +106,10 @@ func (q *Queue) batch() {
 	n := q.ring.Ready()
 	for i := range n {
 		c := q.ring.CQE(i)
+		if c.UserData < uint64(len(q.reqs)) && c.Res == uapi.IOResOK { // kindFetch: the way of nearly all
+			q.fetched(&q.reqs[c.UserData])
+			continue
+		}
 		q.completed(c.UserData, c.Res, c.Flags)
 	}
 	q.ring.Advance(n)
@@ -123,7 +127,7 @@ func (q *Queue) completed(userData uint64, res int32, flags uint32) {
 	tag := uint16(userData)
 	switch userData & kindMask {
 	case kindFetch:
-		q.fetched(&q.reqs[tag], res)
+		q.notFetched(&q.reqs[tag], res)
 	case kindTarget:
 		q.ringed.Done(&q.reqs[tag], res)
 	case kindWake:
@@ -139,26 +143,20 @@ func (q *Queue) completed(userData uint64, res int32, flags uint32) {
 	case kindCommit:
 		q.batchCommitted(int(userData>>16&0xffff), int(tag), res)
 	case kindPrep:
-		q.prepared(res)
+		q.armed(res)
 	default:
 		q.fail(fmt.Errorf("completion of nothing: user data %#x, result %d", userData, res))
 	}
 }
 
-// fetched handles the completion of a tag's command. Every result has a name;
-// one without is the end of this queue, and so of this server.
-func (q *Queue) fetched(r *Request, res int32) {
+// notFetched handles the completion of a tag's command that delivers nothing.
+// Every result has a name; one without is the end of this queue, and so of this
+// server.
+func (q *Queue) notFetched(r *Request, res int32) {
 	switch {
-	case res == uapi.IOResOK:
-		if !r.fetched {
-			q.held++
-		}
-		r.fetched = false
-		q.served++
-		q.arrived(r)
 	case res == uapi.IOResNeedGetData:
 		q.held++
-		r.fetched = true
+		r.asked = true
 		q.command(uapi.IONeedGetData, r)
 	case res == -int32(unix.ENODEV):
 		q.stopping = true
@@ -167,36 +165,58 @@ func (q *Queue) fetched(r *Request, res int32) {
 	}
 }
 
-// arrived hands a request to the target, with its data in place.
-func (q *Queue) arrived(r *Request) {
-	d := r.desc
-	q.stats.Start(r.tag, uint8(d.OpFlags), d.StartSector, d.NrSectors<<9)
+// fetched hands a request that was delivered to the target, with its data in
+// place.
+func (q *Queue) fetched(r *Request) {
+	if r.asked {
+		r.asked = false
+	} else {
+		q.held++
+	}
+	q.served++
 	r.Progress = 0
+	d := r.desc
+	if q.stats != nil {
+		q.stats.Start(r.tag, uint8(d.OpFlags), d.StartSector, d.NrSectors<<9)
+	}
+	if q.mode != DataCopy && !q.prepared(r) {
+		return
+	}
+	q.handler.Handle(r)
+}
+
+// prepared puts the data of a request in place in the modes in which the driver
+// has not done so. If that takes a command of its own the request goes on in
+// registered.
+func (q *Queue) prepared(r *Request) bool {
+	d := r.desc
 	switch q.mode {
 	case DataUserCopy:
 		if d.OpFlags&uapi.OpMask == uapi.OpWrite {
 			if errno := q.copyIn(r); errno != 0 {
 				q.commit(r, -int32(errno))
-				return
+				return false
 			}
 		}
 	case DataAutoReg:
 		if d.OpFlags&uapi.IONeedRegBuf != 0 { // the driver found the slot taken
 			q.register(r)
-			return
+			return false
 		}
 	case DataZeroCopy:
 		if d.OpFlags&uapi.OpMask <= uapi.OpWrite {
 			q.register(r)
-			return
+			return false
 		}
 	}
-	q.handler.Handle(r)
+	return true
 }
 
 // commit answers a request and fetches the next one of its tag.
 func (q *Queue) commit(r *Request, res int32) {
-	q.stats.Done(r.tag, res)
+	if q.stats != nil {
+		q.stats.Done(r.tag, res)
+	}
 	q.held--
 	if r.byHand {
 		q.unregister(r)
@@ -205,14 +225,25 @@ func (q *Queue) commit(r *Request, res int32) {
 		q.batches.add(r, res)
 		return
 	}
-	q.command(uapi.IOCommitAndFetch, r).Result = res
+	s := q.ring.NextSQE()
+	if s == nil {
+		s = q.sqe()
+	}
+	*s = r.commit
+	s.IOCmd().Result = res
 }
 
-// command queues a command for r's tag. The buffer that it names serves the
-// request that the command delivers; in copy mode it is also the source of the
-// read that the command completes.
+// command queues a command for r's tag.
 func (q *Queue) command(op uint32, r *Request) *uapi.IOCmd {
 	s := q.sqe()
+	q.fill(s, op, r)
+	return s.IOCmd()
+}
+
+// fill makes s a command for r's tag. The buffer that it names serves the
+// request that the command delivers; in copy mode it is also the source of the
+// read that the command completes.
+func (q *Queue) fill(s *uapi.SQE, op uint32, r *Request) {
 	s.Opcode, s.Flags, s.Fd, s.Off, s.UserData = uapi.RingOpURingCmd, uapi.SQEFixedFile, charFile, uint64(op), kindFetch|uint64(r.tag)
 	c := s.IOCmd()
 	c.QID, c.Tag = uint16(q.id), r.tag
@@ -222,7 +253,6 @@ func (q *Queue) command(op uint32, r *Request) *uapi.IOCmd {
 	case DataAutoReg:
 		s.Addr = uint64(r.tag) | uapi.AutoBufRegFallback<<16
 	}
-	return c
 }
 
 // sqe is the next free submission entry. A full queue is submitted first; a ring

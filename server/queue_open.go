@@ -52,6 +52,7 @@ func (q *Queue) openAll() error {
 		if r.buf != nil {
 			r.addr = uring.Addr(r.buf)
 		}
+		q.fill(&r.commit, uapi.IOCommitAndFetch, r)
 	}
 	if q.handler, err = d.target.Queue(q); err != nil {
 		return err

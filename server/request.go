@@ -42,10 +42,12 @@ type Request struct {
 	buf  []byte       // the tag's buffer; nil where the mode has none
 	addr uint64       // of buf, as given to the driver
 
+	commit uapi.SQE // COMMIT_AND_FETCH of this tag, but for the result
+
 	next    atomic.Uint32 // link of the finished stack: tag + 1
 	res     int32         // result of Finish
 	tag     uint16
-	fetched bool // NEED_GET_DATA has been answered
+	asked   bool // NEED_GET_DATA has been sent, the request is held
 	byHand  bool // its pages were registered by a command of ours
 
 	// Progress is the handler's own: bytes done of a request that takes several
@@ -87,12 +89,13 @@ func (r *Request) Data() []byte {
 // read or write, 0 for other operations, or a negative errno. Anything between
 // is a bug of the target and becomes EIO: the driver would take it for success.
 func (r *Request) Complete(res int32) {
-	switch op := r.Op(); {
-	case op > OpWrite:
+	switch op := r.desc.OpFlags & uapi.OpMask; {
+	case op > uapi.OpWrite:
 		res = min(res, 0)
-	case res >= 0 && int(res) != r.Len():
+	case res < 0:
+	case uint32(res) != r.desc.NrSectors<<9:
 		res = -int32(unix.EIO)
-	case res > 0 && op == OpRead && r.q.mode == DataUserCopy:
+	case op == uapi.OpRead && r.q.mode == DataUserCopy:
 		res = r.q.copyOut(r)
 	}
 	r.q.commit(r, res)

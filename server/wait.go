@@ -60,7 +60,7 @@ func (q *Queue) wait() error {
 
 // readClock is the time of a batch. Without statistics nobody needs it every time.
 func (q *Queue) readClock() int64 {
-	if q.stats == nil && q.pace.ios < busyIOs {
+	if q.stats == nil && (q.pace.busy || q.pace.ios < busyIOs) {
 		return q.now
 	}
 	return q.clk.Now()
@@ -97,7 +97,7 @@ func (q *Queue) beat(res int32) {
 	}
 	p.ios = 0
 	if p.quiet >= quietBeats {
-		p.busy, p.mark = false, q.now
+		p.busy, p.mark = false, q.clk.Now()
 		return
 	}
 	q.armBeat()

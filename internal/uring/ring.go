@@ -171,36 +171,39 @@ func (r *Ring) DeferTaskrun() bool { return r.setup&uapi.SetupDeferTaskrun != 0 
 // SQE hands out the next submission entry, zeroed, or nil when all entries are
 // taken: call Flush and ask again. The entry is submitted by the next Enter.
 func (r *Ring) SQE() *uapi.SQE {
-	i, ok := r.nextSQE()
-	if !ok {
+	s := r.NextSQE()
+	if s != nil {
+		*s = uapi.SQE{}
+	}
+	return s
+}
+
+// NextSQE is SQE for callers that overwrite the whole entry: it holds what it
+// was last used for.
+func (r *Ring) NextSQE() *uapi.SQE {
+	if r.sqTail-r.sqHead == r.sqEntries && r.full() {
 		return nil
 	}
-	s := &r.sqes[i]
-	*s = uapi.SQE{}
+	s := &r.sqes[r.sqTail&r.sqMask]
+	r.sqTail++
 	return s
 }
 
 // SQE128 is SQE for a ring set up with Config.SQE128.
 func (r *Ring) SQE128() *uapi.SQE128 {
-	i, ok := r.nextSQE()
-	if !ok {
+	if r.sqTail-r.sqHead == r.sqEntries && r.full() {
 		return nil
 	}
-	s := &r.sqes128[i]
+	s := &r.sqes128[r.sqTail&r.sqMask]
+	r.sqTail++
 	*s = uapi.SQE128{}
 	return s
 }
 
-func (r *Ring) nextSQE() (uint32, bool) {
-	if r.sqTail-r.sqHead == r.sqEntries {
-		r.sqHead = atomic.LoadUint32(r.kSQHead)
-		if r.sqTail-r.sqHead == r.sqEntries {
-			return 0, false
-		}
-	}
-	i := r.sqTail & r.sqMask
-	r.sqTail++
-	return i, true
+// full looks at what the kernel has taken meanwhile.
+func (r *Ring) full() bool {
+	r.sqHead = atomic.LoadUint32(r.kSQHead)
+	return r.sqTail-r.sqHead == r.sqEntries
 }
 
 // Pending is the number of entries handed out and not yet taken by the kernel.
