@@ -176,13 +176,6 @@ func (c *Client) TryStop(ctx context.Context, id int) error {
 	return c.simple(ctx, uapi.CmdTryStopDev, id, 0)
 }
 
-// Del removes a device and waits until its id is free (DEL_DEV): until the last
-// opener of the block device and of the char device is gone. Stop first: the
-// command holds a lock over all devices while it tears one down.
-func (c *Client) Del(ctx context.Context, id int) error {
-	return c.simple(ctx, uapi.CmdDelDev, id, 0)
-}
-
 // DelAsync is Del without the last wait (DEL_DEV_ASYNC, 6.9). Not for
 // unprivileged devices: the driver answers EINVAL.
 func (c *Client) DelAsync(ctx context.Context, id int) error {
