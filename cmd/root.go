@@ -149,6 +149,7 @@ func commands() []commandGroup {
 			newFeaturesCommand, newGetInfoCommand, newGetParamsCommand, newSetParamsCommand, newGetAffinityCommand, newGetFeaturesCommand,
 			newStartCommand, newStopCommand, newQuiesceCommand, newUpdateSizeCommand, newStartRecoveryCommand, newEndRecoveryCommand,
 		}},
+		{"Looking:", list{newTopCommand, newStatCommand}},
 		{"Shell:", list{newCompletionCommand, newVersionCommand, newHelpCommand}},
 	}
 }

@@ -1,0 +1,74 @@
+package cmd
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"ublk/internal/table"
+	"ublk/tui"
+)
+
+type statOptions struct {
+	devices deviceArgs
+	output  outputOptions
+	count   int
+	delay   string
+}
+
+// statTable is that of top with other columns in front.
+func statTable() table.Table[tui.Device] { return tui.Lines(statColumns()) }
+
+func statColumns() []string {
+	return []string{"TIME", "ID", "STATE", "R/s", "W/s", "O/s", "READ/s", "WRITE/s", "R-TIME", "W-TIME", "AQU", "UTIL", "P50", "P99", "P99.9", "ERR"}
+}
+
+func newStatCommand(a *app) *cobra.Command {
+	var o statOptions
+	cmd := &cobra.Command{
+		Use:   "stat [DEVICE...]",
+		Short: "print what devices do, a line each and interval",
+		Long: "Print what the devices of any server did in an interval, a line for each, as iostat does. With neither -d nor -c that is\n" +
+			"one second; with -d until interrupted. R-TIME and W-TIME are means from acceptance by the block layer to completion;\n" +
+			"P50, P99 and P99.9 are what a server of ours took for reads and writes. With -J, every line is a JSON object.",
+		Example: "  ublk stat\n  ublk stat -d 5 0 1\n  ublk stat -d 1 -c 10 -J | jq -c '[.id, .iops, .p99_ns]'",
+	}
+	cmd.RunE = a.action(func(ctx context.Context, args []string) error {
+		if !cmd.Flags().Changed("delay") && !cmd.Flags().Changed("count") {
+			o.count = 1
+		}
+		return a.runStat(ctx, &o, args)
+	})
+	o.devices.many(a, cmd, true)
+	flags := cmd.Flags()
+	flags.StringVarP(&o.delay, "delay", "d", "1", "length of an interval, `SECONDS`")
+	flags.IntVarP(&o.count, "count", "c", 0, "end after `COUNT` intervals")
+	addOutputFlags(cmd, &o.output, statTable())
+	return cmd
+}
+
+func (a *app) runStat(ctx context.Context, o *statOptions, args []string) error {
+	options := o.output.options()
+	if _, err := checkColumns(statTable(), options); err != nil {
+		return err
+	}
+	delay, err := parseDelay(o.delay)
+	if err != nil {
+		return err
+	}
+	if o.count < 0 {
+		return usagef("-c %d: how many intervals to print, 1 or more", o.count)
+	}
+	only, err := a.watched(ctx, &o.devices, args)
+	if err != nil {
+		return err
+	}
+	sampler, err := a.sampler(only)
+	if err != nil {
+		return err
+	}
+	defer sampler.Close()
+	return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, tui.BatchOptions{
+		Interval: delay, Count: o.count, Only: only, Table: options, Columns: statColumns(), ASCII: a.asciiOnly(), Notes: a.note,
+	}))
+}

@@ -1,0 +1,147 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ublk/internal/sample"
+	"ublk/internal/table"
+	"ublk/internal/units"
+	"ublk/tui"
+)
+
+type topOptions struct {
+	devices deviceArgs
+	batch   bool
+	json    bool
+	count   int
+	delay   string
+}
+
+func newTopCommand(a *app) *cobra.Command {
+	var o topOptions
+	cmd := &cobra.Command{
+		Use:   "top [DEVICE...]",
+		Short: "watch devices, their queues and their requests",
+		Long: "Show what the devices of any server do, on a live screen: the devices, the queues of one, the requests on one queue.\n" +
+			"? tells the keys. Nothing on the screen changes a device. Of servers of ours it shows latencies and the age of every\n" +
+			"request; of others what the kernel knows, which without root is less.\n\n" +
+			"Where standard output is no terminal, or TERM is dumb, samples are printed as text, as with -b: the first one after one interval.",
+		Example: "  ublk top\n  ublk top -b -n 3 -d 0.5\n  ublk top -J -n 1 | jq .p99_ns",
+		RunE:    a.action(func(ctx context.Context, args []string) error { return a.runTop(ctx, &o, args) }),
+	}
+	cmd.ValidArgsFunction = a.completeDevices
+	flags := cmd.Flags()
+	flags.BoolVarP(&o.batch, "batch", "b", false, "print text instead of a screen")
+	flags.BoolVarP(&o.json, "json", "J", false, "print a JSON object a line for every device and sample")
+	flags.IntVarP(&o.count, "count", "n", 0, "end after `COUNT` samples, when printing")
+	flags.StringVarP(&o.delay, "delay", "d", "1", "take a sample every `SECONDS`")
+	return cmd
+}
+
+func (a *app) runTop(ctx context.Context, o *topOptions, args []string) error {
+	delay, err := parseDelay(o.delay)
+	if err != nil {
+		return err
+	}
+	if o.count < 0 {
+		return usagef("-n %d: how many samples to print, 1 or more", o.count)
+	}
+	only, err := a.watched(ctx, &o.devices, args)
+	if err != nil {
+		return err
+	}
+	sampler, err := a.sampler(only)
+	if err != nil {
+		return err
+	}
+	defer sampler.Close()
+	dumb := a.getenv("TERM") == "" || a.getenv("TERM") == "dumb"
+	if o.batch || o.json || dumb || !isTerminal(a.stdout) {
+		b := tui.BatchOptions{Interval: delay, Count: o.count, Only: only, Title: true, ASCII: a.asciiOnly(), Notes: a.note}
+		if o.json {
+			b.Table.Format = table.JSON
+		}
+		return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, b))
+	}
+	options := tui.Options{Interval: delay, Only: only, Colour: a.colour(a.stdout), ASCII: a.asciiOnly()}
+	return a.ended(ctx, tui.Run(ctx, a.terminalInput(), a.stdout, os.Environ(), sampler, options))
+}
+
+// terminalInput is nil where standard input is no terminal: then the keys come
+// from the terminal itself.
+func (a *app) terminalInput() io.Reader {
+	if isTerminal(a.stdin) {
+		return a.stdin
+	}
+	return nil
+}
+
+// watched resolves the devices to watch, which must exist; none is all.
+func (a *app) watched(ctx context.Context, devices *deviceArgs, args []string) (only []int, err error) {
+	err = devices.each(ctx, a, args, func(_ context.Context, id int) error {
+		if _, err := a.fs.CharDev(id); err != nil {
+			return noDeviceError(id)
+		}
+		only = append(only, id)
+		return nil
+	})
+	return only, err
+}
+
+// sampler looks at devices with what privileges there are.
+func (a *app) sampler(only []int) (*sample.Sampler, error) {
+	config := sample.Config{FS: a.fs, State: a.state, Only: only}
+	client, err := a.connect()
+	switch {
+	case err == nil:
+		config.Driver = client
+	case !errors.Is(err, fs.ErrPermission):
+		return nil, err
+	}
+	return sample.New(config), nil
+}
+
+// note says on standard error what a monitor cannot see.
+func (a *app) note(text string) { fmt.Fprintf(a.stderr, "ublk: %s: %s\n", a.name, table.Escape(text)) }
+
+// ended is the error of a monitor that ended. One that a signal ended says nothing.
+func (a *app) ended(ctx context.Context, err error) error {
+	if signal := a.caught(); err == nil && ctx.Err() != nil && signal != 0 {
+		return reportedError{128 + int(signal)}
+	}
+	return err
+}
+
+// asciiOnly says whether the terminal's character set may have no more.
+func (a *app) asciiOnly() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if locale := a.getenv(name); locale != "" {
+			locale = strings.ToLower(locale)
+			return !strings.Contains(locale, "utf-8") && !strings.Contains(locale, "utf8")
+		}
+	}
+	return true
+}
+
+// The intervals that a monitor can be asked for.
+const minDelay, maxDelay = 50 * time.Millisecond, 24 * time.Hour
+
+func parseDelay(text string) (time.Duration, error) {
+	delay, err := units.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, usageError{err}
+	case delay < minDelay || delay > maxDelay:
+		return 0, usagef("-d %s: from %v to a day", text, minDelay)
+	}
+	return delay, nil
+}
