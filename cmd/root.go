@@ -37,6 +37,7 @@ type app struct {
 	open           func() (*ctrl.Client, error)
 	spawn          func(context.Context, server.Job) (*server.Started, error)
 	foreground     func(server.Job) error
+	times          times
 
 	client  *ctrl.Client // see connect
 	name    string       // of the command, for errors
@@ -50,7 +51,7 @@ func newApp() *app {
 	return &app{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: &serialWriter{w: os.Stderr}, getenv: os.Getenv, euid: os.Geteuid(),
 		machine: "/", fs: sysfs.New("/"), state: rundir.Default(),
-		open: openDriver, spawn: server.Spawn, foreground: server.Foreground,
+		open: openDriver, spawn: server.Spawn, foreground: server.Foreground, times: usualTimes(),
 	}
 }
 
