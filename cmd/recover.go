@@ -215,7 +215,7 @@ func (a *app) recoverAll(ctx context.Context, o *recoverOptions, todo []*recover
 		ctx, cancel := context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 		r := todo[i]
-		err := watch.Standing(ctx, a.client, r.Step, func(id int) bool { return planned[id] })
+		err := watch.Standing(ctx, a.client, a.fs, r.Step, func(id int) bool { return planned[id] })
 		switch {
 		case err != nil:
 			return err

@@ -250,10 +250,10 @@ func (d *Device) openChar(ctx context.Context) error {
 	})
 }
 
-// retryBusy repeats try at 1, 2, 4 … 50 ms while it answers EBUSY: the release
-// of a char device cannot be waited for in any other way.
+// retryBusy repeats try, at growing intervals, while it answers EBUSY: the
+// release of a char device cannot be waited for in any other way.
 func retryBusy(ctx context.Context, try func() error) error {
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	for begin := time.Now(); ; {
 		err := try()
 		if !errors.Is(err, unix.EBUSY) {
 			return err
@@ -261,7 +261,7 @@ func retryBusy(ctx context.Context, try func() error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w (%w)", err, ctx.Err())
-		case <-time.After(pause):
+		case <-time.After(nextLook(begin)):
 		}
 	}
 }

@@ -25,7 +25,7 @@ const exiting = 0x4
 // ErrLive at once. When ctx ends first the error says who still has the char
 // device open.
 func AwaitLoss(ctx context.Context, client *ctrl.Client, machine *sysfs.FS, id int) (ctrl.DevInfo, error) {
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	for begin := time.Now(); ; {
 		info, err := client.Info(ctx, id)
 		if err != nil || info.State != ctrl.Live {
 			return info, err
@@ -36,24 +36,29 @@ func AwaitLoss(ctx context.Context, client *ctrl.Client, machine *sysfs.FS, id i
 		select {
 		case <-ctx.Done():
 			return info, fmt.Errorf("device %d: its server is gone, and %s: %w", id, holder(machine, id), ctx.Err())
-		case <-time.After(pause):
+		case <-time.After(nextLook(begin)):
 		}
 	}
 }
 
-// served says whether a LIVE device has a server that is not about to end. Old
-// kernels go on naming a process that has died, whose pid may be another's by
-// now.
+// served says whether a LIVE device has a server that is not about to end.
 func served(machine *sysfs.FS, info *ctrl.DevInfo) bool {
-	if info.ServerPID <= 0 {
-		return false
-	}
-	p, err := machine.ProcessStat(info.ServerPID)
-	if err != nil || p.State == 'Z' || p.State == 'X' || p.Flags&exiting != 0 {
+	if !Alive(machine, info) {
 		return false
 	}
 	_, held, err := machine.CharHolder(info.ID)
 	return held || err != nil
+}
+
+// Alive says whether the process that the driver names as a device's server
+// lives and is not about to end. Old kernels go on naming one that has died,
+// whose pid may be another's by now.
+func Alive(machine *sysfs.FS, info *ctrl.DevInfo) bool {
+	if info.ServerPID <= 0 {
+		return false
+	}
+	p, err := machine.ProcessStat(info.ServerPID)
+	return err == nil && p.State != 'Z' && p.State != 'X' && p.Flags&exiting == 0
 }
 
 // holder says who has the char device of a device open that has lost its server.
@@ -115,4 +120,27 @@ func writeConfig(dir rundir.Dir, token uint64, cfg Config) error {
 		return err
 	}
 	return dir.WriteConfig(rundir.Config{Token: token, BootID: boot, ID: dir.ID, Name: cfg.Name, Body: body})
+}
+
+// AwaitLive waits until a device has a server. What makes it LIVE is not
+// announced either.
+func AwaitLive(ctx context.Context, client *ctrl.Client, id int) (ctrl.DevInfo, error) {
+	for begin := time.Now(); ; {
+		info, err := client.Info(ctx, id)
+		if err != nil || info.State == ctrl.Live {
+			return info, err
+		}
+		select {
+		case <-ctx.Done():
+			return info, fmt.Errorf("device %d is still %s: %w", id, info.State, ctx.Err())
+		case <-time.After(nextLook(begin)):
+		}
+	}
+}
+
+// nextLook is how long to wait before something is looked at again that is not
+// announced: an eighth of the time that it has lasted already, so that it is
+// noticed that much too late at most, from 1 to 50 ms.
+func nextLook(begin time.Time) time.Duration {
+	return min(max(time.Since(begin)/8, time.Millisecond), 50*time.Millisecond)
 }

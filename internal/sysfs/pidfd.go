@@ -46,6 +46,20 @@ func (p *PIDFD) Exited() bool {
 	return raw.Control(func(fd uintptr) { exited = readable(int(fd)) }) == nil && exited
 }
 
+// ExitStatus is how the process ended, as wait(2) tells its parent. ok is false
+// while it lives or has not been reaped, and before Linux 6.15, which tells
+// nobody but the parent.
+func (p *PIDFD) ExitStatus() (status unix.WaitStatus, ok bool) {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	controlErr := raw.Control(func(fd uintptr) { err = unix.IoctlPidfdInfo(int(fd), &info) })
+	ok = controlErr == nil && err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0
+	return unix.WaitStatus(info.Exit_code), ok
+}
+
 // Signal sends a signal; fs.ErrNotExist if the process has exited.
 func (p *PIDFD) Signal(signal unix.Signal) error {
 	raw, err := p.file.SyscallConn()

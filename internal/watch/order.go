@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"ublk/ctrl"
+	"ublk/internal/sysfs"
 	"ublk/server"
 )
 
@@ -118,7 +119,7 @@ func circle(steps []Step, index map[int]int, from int) error {
 // Standing makes sure that the devices below another one have servers, without
 // which a look at its backing file would hang. Those in other are seen to
 // otherwise.
-func Standing(ctx context.Context, client *ctrl.Client, s Step, other func(id int) bool) error {
+func Standing(ctx context.Context, client *ctrl.Client, machine *sysfs.FS, s Step, other func(id int) bool) error {
 	for _, lower := range s.Below {
 		if lower == s.ID {
 			return &StackError{s.ID, s.ID, errItself}
@@ -127,8 +128,12 @@ func Standing(ctx context.Context, client *ctrl.Client, s Step, other func(id in
 			continue
 		}
 		info, err := client.Info(ctx, lower)
-		if err == nil && info.State != ctrl.Live {
+		switch {
+		case err != nil:
+		case info.State != ctrl.Live:
 			err = fmt.Errorf("which is %s and has no server", info.State)
+		case !server.Alive(machine, &info):
+			err = errors.New("whose server has just died")
 		}
 		if err != nil {
 			return &StackError{s.ID, lower, err}
