@@ -44,11 +44,11 @@ type Request struct {
 
 	commit uapi.SQE // COMMIT_AND_FETCH of this tag, but for the result
 
-	next    atomic.Uint32 // link of the finished stack: tag + 1
-	res     int32         // result of Finish
-	tag     uint16
-	asked   bool // NEED_GET_DATA has been sent, the request is held
-	byHand  bool // its pages were registered by a command of ours
+	next   atomic.Uint32 // link of the finished stack: tag + 1
+	res    int32         // result of Finish
+	tag    uint16
+	asked  bool // NEED_GET_DATA has been sent, the request is held
+	byHand bool // its pages were registered by a command of ours
 
 	// Progress is the handler's own: bytes done of a request that takes several
 	// operations. Zero when Handle is called.
