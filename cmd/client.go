@@ -20,7 +20,13 @@ const helperCommand = "ctrl-helper"
 // openDriver connects to the driver such that no command can keep this process
 // from exiting.
 func openDriver() (*ctrl.Client, error) {
-	return ctrl.OpenDetached(func() *exec.Cmd { return ctrldev.HelperCommand(helperCommand) })
+	return ctrl.OpenDetached(func() *exec.Cmd {
+		cmd := ctrldev.HelperCommand(helperCommand)
+		// A helper that hangs in the kernel must not hold on to what others wait
+		// for: the end of a pipe, an umount.
+		cmd.Stderr, cmd.Dir = nil, "/"
+		return cmd
+	})
 }
 
 // newHelperCommand is the other end of openDriver. Signals from the terminal go

@@ -38,6 +38,15 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+func TestTypos(t *testing.T) {
+	m := newMachine(t, fake.Options{})
+	m.run("add", "-t", "null", "--sise", "1G").want(t, 64, "--size")
+	m.run("add", "null").want(t, 64, "Did you mean -t null?")
+	m.run("add", "-t", "null", "--recovery", "reissue").want(t, 64, "--recovery=reissue")
+	m.run("add", "-t", "loop").want(t, 64, "needs --file")
+	m.run("version", "x").want(t, 64, "one too many")
+}
+
 func TestUnderscores(t *testing.T) {
 	m := newMachine(t, fake.Options{})
 	m.run("list", "--output_all").want(t, 0, "FLAGS-RAW")
@@ -256,7 +265,7 @@ func TestStuck(t *testing.T) {
 	m.process(4411, "server", 'T')
 	m.must(m.drv.Hold(0, 1))
 	begin := time.Now()
-	r := m.run("stop", "0", "--timeout", "2.3")
+	r := m.run("stop", "0", "--timeout", "0.4")
 	r.want(t, 8, "waiting for STOP_DEV", "is stopped by a signal", "kill -CONT 4411", "no answer in time", "!context")
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("took %v", took)

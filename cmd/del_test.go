@@ -115,7 +115,7 @@ func TestDelWaitsForUdev(t *testing.T) {
 	m.live(4411, 0)
 	m.leave(0)
 	end := m.opener(70, "(udev-worker)", 0)
-	timer := time.AfterFunc(300*time.Millisecond, end)
+	timer := time.AfterFunc(100*time.Millisecond, end)
 	defer timer.Stop()
 	m.run("del", "0").want(t, 0)
 

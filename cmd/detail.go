@@ -15,10 +15,6 @@ import (
 	"ublk/internal/table"
 )
 
-// paramsTime bounds GET_PARAMS, which waits for a mutex that a stuck command can
-// hold for ever.
-const paramsTime = 2 * time.Second
-
 // detail is what info knows of a device beyond its row.
 type detail struct {
 	Params       *ctrl.Params
@@ -60,7 +56,7 @@ func (a *app) examine(ctx context.Context, client *ctrl.Client, r *row) {
 	d := &detail{}
 	r.Detail = d
 	if client != nil && r.Info != nil {
-		limited, cancel := context.WithTimeout(ctx, paramsTime)
+		limited, cancel := context.WithTimeout(ctx, a.times.params)
 		params, err := client.Params(limited, r.ID)
 		cancel()
 		if d.ParamsError = err; err == nil {

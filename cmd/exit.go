@@ -102,7 +102,7 @@ func rules() []rule {
 		{match: refused("ADD_DEV", unix.EEXIST), code: exitFailed, hint: (*app).takenHint},
 		{match: refused("START_DEV", unix.EEXIST), code: exitFailed, hint: text("The device is started already, or its previous disk is still held open.")},
 		{match: refused("START_DEV", unix.EINVAL), code: exitFailed, hint: text("It has no parameters yet (ublk set-params), or the process is not the one that opened its char device, or the block layer refuses its limits (see dmesg).")},
-		{match: refused("START_USER_RECOVERY", unix.EINVAL), code: exitFailed, hint: text("The device was added without recovery (ublk add --recovery).")},
+		{match: refused("START_USER_RECOVERY", unix.EINVAL), code: exitFailed, hint: text("The device was added without recovery (ublk add --recovery), or its recovery has begun already (Linux 6.12).")},
 		{match: refused("END_USER_RECOVERY", unix.EINVAL), code: exitFailed, hint: text("The device was added without recovery, or the process is not the one that opened its char device.")},
 		{match: notStarted("TRY_STOP_DEV"), code: exitFailed, hint: text("The device is not started: there is nothing to stop.")},
 		{match: notStarted("UPDATE_SIZE"), code: exitFailed, hint: text("The device is not started: it has no size to change.")},

@@ -184,5 +184,5 @@ func (a *app) permissionHint(err error) string {
 	case errors.As(err, &control):
 		return "Only root may use the driver here. Try it with sudo. (For devices of ordinary users, a udev rule opens the control node.)"
 	}
-	return "Try it as root. (Without root only devices added with --unprivileged can be used, by their owner.)"
+	return "Try it as root. (Ordinary users can use what they added with --unprivileged, where a udev rule gives them /dev/ublkcN.)"
 }

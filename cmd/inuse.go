@@ -16,13 +16,10 @@ import (
 	"ublk/internal/sysfs"
 )
 
-// udevTime is how long udev is waited for while it looks at a disk.
-const udevTime = 2 * time.Second
-
 // idle returns nil once free says that nobody uses a disk, and its error as soon
-// as that is somebody other than udev, who will go by itself; udev gets udevTime.
+// as that is somebody other than udev, who will go by itself soon.
 func (a *app) idle(ctx context.Context, id int, free func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, udevTime)
+	ctx, cancel := context.WithTimeout(ctx, a.times.udev)
 	defer cancel()
 	closed, stop := a.watchClose(ctx, id) // before the first look, to miss nothing
 	defer stop()

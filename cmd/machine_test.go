@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,7 +73,8 @@ func (m *machine) run(args ...string) result {
 func (m *machine) app() *app {
 	return &app{
 		stdin: strings.NewReader(m.stdin), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, getenv: func(string) string { return "" },
-		euid: m.euid, machine: m.root, fs: sysfs.New(m.root), state: m.state,
+		times: times{patience: 200 * time.Millisecond, udev: 500 * time.Millisecond, params: 100 * time.Millisecond},
+		euid:  m.euid, machine: m.root, fs: sysfs.New(m.root), state: m.state,
 		open: func() (*ctrl.Client, error) {
 			if m.openErr != nil {
 				return nil, m.openErr

@@ -9,14 +9,22 @@ import (
 	"ublk/internal/sysfs"
 )
 
-// patience is how long a wait may last before it is explained.
-const patience = 2 * time.Second
+// times are how long some things may take. Tests are less patient.
+type times struct {
+	patience time.Duration // a wait, before it is explained
+	udev     time.Duration // udev, to look at a disk
+	params   time.Duration // GET_PARAMS, behind a mutex that a stuck command can hold for ever
+}
+
+func usualTimes() times {
+	return times{patience: 2 * time.Second, udev: 2 * time.Second, params: 2 * time.Second}
+}
 
 // waiting runs do. When that takes long it says on stderr what is waited for,
 // and who holds it up if who can tell.
 func (a *app) waiting(what string, who func() string, do func() error) error {
 	told := make(chan struct{})
-	timer := time.AfterFunc(patience, func() {
+	timer := time.AfterFunc(a.times.patience, func() {
 		defer close(told)
 		line := fmt.Sprintf("ublk: %s: waiting for %s", a.name, what)
 		if by := who(); by != "" {
