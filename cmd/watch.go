@@ -109,8 +109,11 @@ type eventPrinter struct {
 	out   io.Writer
 }
 
-// queued is how many events may wait to be printed; more are dropped.
-const queued = 4096
+// Events that may wait to be printed; more are dropped.
+const (
+	queued    = 4096
+	flushTime = 2 * time.Second // that a reader of the events gets at the end
+)
 
 func newEventPrinter(out io.Writer, asJSON bool) *eventPrinter {
 	p := &eventPrinter{queue: make(chan watch.Event, queued), done: make(chan struct{}), json: asJSON, out: out}
@@ -141,6 +144,6 @@ func (p *eventPrinter) close() {
 	close(p.queue)
 	select {
 	case <-p.done:
-	case <-time.After(patience):
+	case <-time.After(flushTime):
 	}
 }
