@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/pflag"
+
 	"ublk/internal/units"
 )
 
@@ -12,7 +13,6 @@ import (
 type parsed[T any] struct {
 	into  *T
 	parse func(string) (T, error)
-	kind  string // in the help, where the usage names no `VALUE`
 	text  string // as typed
 }
 
