@@ -10,7 +10,7 @@ import (
 
 // fps bounds how often the screen is drawn, and how often an idle program
 // wakes up for nothing.
-const fps = 20
+const fps = 10
 
 // Run shows the screen until it is quit or ctx ends, which is no error, and
 // leaves the terminal as it was. in is nil for standard input, or the terminal

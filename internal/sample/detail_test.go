@@ -84,7 +84,7 @@ func TestDetailParked(t *testing.T) {
 }
 
 // ours makes a device one of ours, with a statistics page of this process.
-func (m *machine) ours(t *testing.T, id int) *stats.Writer {
+func (m *machine) ours(t testing.TB, id int) *stats.Writer {
 	t.Helper()
 	info := m.infos[id]
 	info.ServerFlags, info.ServerPID = rundir.NewToken(), os.Getpid()
