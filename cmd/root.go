@@ -145,7 +145,7 @@ func commands() []commandGroup {
 	type list = []func(*app) *cobra.Command
 	return []commandGroup{
 		{"Devices:", list{newAddCommand, newServeCommand, newDelCommand, newListCommand, newInfoCommand, newResizeCommand}},
-		{"Recovery:", list{newRecoverCommand, newWatchCommand}},
+		{"Recovery:", list{newRecoverCommand, newWatchCommand, newUpgradeCommand}},
 		{"Control commands, one each, named as the kernel names them:", list{
 			newFeaturesCommand, newGetInfoCommand, newGetParamsCommand, newSetParamsCommand, newGetAffinityCommand, newGetFeaturesCommand,
 			newStartCommand, newStopCommand, newQuiesceCommand, newUpdateSizeCommand, newStartRecoveryCommand, newEndRecoveryCommand,

@@ -65,6 +65,9 @@ func ServeJob(open Opener, ready func(Job, *Started)) error {
 		}
 	}
 	started, err := p.start(open)
+	if errors.Is(err, errAbandoned) {
+		return nil
+	}
 	if err != nil {
 		p.say(report{Error: toWire(err)})
 		return err

@@ -122,6 +122,21 @@ func writeConfig(dir rundir.Dir, token uint64, cfg Config) error {
 	return dir.WriteConfig(rundir.Config{Token: token, BootID: boot, ID: dir.ID, Name: cfg.Name, Body: body})
 }
 
+// AwaitLeave waits until a device is no longer LIVE, whoever serves it.
+func AwaitLeave(ctx context.Context, client *ctrl.Client, id int) (ctrl.DevInfo, error) {
+	for begin := time.Now(); ; {
+		info, err := client.Info(ctx, id)
+		if err != nil || info.State != ctrl.Live {
+			return info, err
+		}
+		select {
+		case <-ctx.Done():
+			return info, fmt.Errorf("device %d is still LIVE: %w", id, ctx.Err())
+		case <-time.After(nextLook(begin)):
+		}
+	}
+}
+
 // AwaitLive waits until a device has a server. What makes it LIVE is not
 // announced either.
 func AwaitLive(ctx context.Context, client *ctrl.Client, id int) (ctrl.DevInfo, error) {

@@ -183,11 +183,17 @@ func (p *process) hold(ctx context.Context, open Opener) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if err != nil && p.target != nil {
-		return errors.Join(err, p.target.Close())
+	if err == nil {
+		return nil
 	}
-	return err
+	if p.target != nil {
+		_ = p.target.Close()
+	}
+	return fmt.Errorf("%w: %w", errAbandoned, err)
 }
+
+// errAbandoned is the end of a process that was prepared in vain.
+var errAbandoned = errors.New("not needed any more")
 
 func (p *process) prepare(ctx context.Context, open Opener) error {
 	info, err := p.client.Info(ctx, p.job.ID)

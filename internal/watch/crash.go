@@ -73,6 +73,8 @@ func (c *crash) examine() {
 			e.Panic = firstLine(text)
 		}
 		switch {
+		case d.info.State != ctrl.Dead && c.told && c.status == 0:
+			e.Kind = Left
 		case d.info.State != ctrl.Dead:
 		case d.info.Recovery() == ctrl.RecoveryNone && c.told && c.status != 0:
 			e.Kind = Lost

@@ -14,6 +14,7 @@ const (
 	Ready     Kind = "ready"     // of the watch: all devices are looked after
 	Watching  Kind = "watching"  // a device came, or has a server that this watch did not start
 	Died      Kind = "died"      // a server did, and its device waits for another
+	Left      Kind = "left"      // a server did, as it was asked to, and its device waits for another
 	Lost      Kind = "lost"      // a server died, and its device had no recovery
 	Ended     Kind = "ended"     // a device was stopped
 	Gone      Kind = "gone"      // a device was deleted
@@ -79,6 +80,8 @@ func (e *Event) words() string {
 		return fmt.Sprintf("watching server %d", e.PID)
 	case Died, Lost:
 		return e.death()
+	case Left:
+		return fmt.Sprintf("server %d has left, as it was asked to; %s", e.PID, e.State)
 	case Ended:
 		return with(fmt.Sprintf("stopped; server %d has ended", e.PID), e.How)
 	case Gone:
