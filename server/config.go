@@ -86,6 +86,9 @@ func (c Config) Plan(t Target, have ctrl.Features) (Plan, error) {
 	if err := c.check(); err != nil {
 		return Plan{}, err
 	}
+	if v, ok := t.(Volatile); ok && c.Recovery != ctrl.RecoveryNone {
+		return Plan{}, fmt.Errorf("recovery=%s: %s", c.Recovery, v.Volatile())
+	}
 	mode, err := c.Data.pick(t, have, c.Unprivileged)
 	if err != nil {
 		return Plan{}, err

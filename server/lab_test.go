@@ -91,12 +91,12 @@ func TestLabVerify(t *testing.T) {
 		for _, queues := range []int{1, 4} {
 			for _, bs := range []string{"4k", "64k", "512k", "512-128k"} {
 				t.Run(fmt.Sprintf("%s/%d/%s", mode, queues, bs), func(t *testing.T) {
-					d := serve(t, c, server.Config{Type: "ram", Queues: queues, Data: mode}, ramTarget(t, newRAM(32<<20)))
+					d := serve(t, c, server.Config{Type: "ram", Queues: queues, Data: mode}, ramTarget(t, newRAM(16<<20)))
 					size := "--bs=" + bs
 					if bs == "512-128k" {
 						size = "--bsrange=" + bs
 					}
-					fio(t, d, "--rw=randwrite", size, "--iodepth=32", "--size=32m", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randrepeat=0")
+					fio(t, d, "--rw=randwrite", size, "--iodepth=32", "--size=16m", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randrepeat=0")
 				})
 			}
 		}

@@ -249,3 +249,17 @@ func TestFromBackendRefuses(t *testing.T) {
 		}
 	}
 }
+
+type forgetful struct{ *stub }
+
+func (forgetful) Volatile() string { return "it forgets" }
+
+func TestPlanVolatile(t *testing.T) {
+	target := forgetful{newStub(DataCopy)}
+	if _, err := (Config{Recovery: ctrl.RecoveryReissue}).Plan(target, linux73); err == nil || !strings.Contains(err.Error(), "it forgets") {
+		t.Errorf("recovery of a target that forgets: %v", err)
+	}
+	if _, err := (Config{}).Plan(target, linux73); err != nil {
+		t.Error(err)
+	}
+}

@@ -39,6 +39,10 @@ type Resizer interface{ Resize(bytes int64) error }
 // because the file system has no direct I/O".
 type Noter interface{ Notes() []string }
 
+// Volatile is a Target whose content does not outlive its server: it says so,
+// and the device cannot be asked for recovery.
+type Volatile interface{ Volatile() string }
+
 // FileTarget is a Target with files to register on every ring, so that handlers
 // can name them by index: the first is file FirstFile.
 type FileTarget interface{ Files() []int }

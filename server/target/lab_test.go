@@ -10,6 +10,7 @@ import (
 	"ublk/internal/labtest"
 	"ublk/server"
 	"ublk/server/target/loop"
+	"ublk/server/target/mem"
 	"ublk/server/target/targettest"
 )
 
@@ -44,6 +45,17 @@ func TestLabBackend(t *testing.T) {
 	c := labtest.Require(t)
 	targettest.Conform(t, c, func(t *testing.T) server.Target {
 		target, err := server.FromBackend(&disk{data: make([]byte, 40<<20)}, server.BackendConfig{Size: 40 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return target
+	})
+}
+
+func TestLabMem(t *testing.T) {
+	c := labtest.Require(t)
+	targettest.Conform(t, c, func(t *testing.T) server.Target {
+		target, err := mem.New(40 << 20)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"ublk/internal/units"
 	"ublk/server"
 	"ublk/server/target/loop"
+	"ublk/server/target/mem"
 	"ublk/server/target/null"
 )
 
@@ -68,6 +69,21 @@ func Kinds() []Kind {
 				{Name: "buffered", Kind: Bool, Usage: "through the page cache instead of direct I/O"},
 			},
 			open: openLoop,
+		},
+		{
+			Name:    "mem",
+			Summary: "a RAM disk: memory for what was written, gone with its server",
+			Options: []Option{{Name: "size", Kind: Size, Usage: "capacity"}},
+			open: func(options map[string]string, _ server.Config) (server.Target, error) {
+				if options["size"] == "" {
+					return nil, errors.New("target mem needs --size")
+				}
+				size, err := sizeOption(options, "size", 0)
+				if err != nil {
+					return nil, err
+				}
+				return mem.New(size)
+			},
 		},
 	}
 }

@@ -127,10 +127,14 @@ func Conform(t *testing.T, c *ctrl.Client, open func(t *testing.T) server.Target
 // verify writes every block with a checksum of its own and reads all back, in
 // block sizes from the smallest to the largest request.
 func verify(t *testing.T, d *server.Device) {
+	size := "--size=8m"
+	if os.Getenv("UBLK_LONG") != "" {
+		size = "--size=32m"
+	}
 	block := 1 << d.Params().Basic.LogicalBlockShift
 	for _, bs := range []string{fmt.Sprintf("%d-128k", block), "512k-512k"} {
 		labtest.Run(t, "fio", "--name=verify", "--filename="+d.Path(), "--ioengine=io_uring", "--direct=1", "--rw=randwrite",
-			fmt.Sprintf("--blockalign=%d", block), "--bsrange="+bs, "--iodepth=32", "--size=32m", "--randrepeat=0",
+			fmt.Sprintf("--blockalign=%d", block), "--bsrange="+bs, "--iodepth=32", size, "--randrepeat=0",
 			"--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
 	}
 }
