@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -76,11 +77,14 @@ type wireError struct {
 	Op       string `json:"op,omitempty"` // of a *ctrl.Error, with Dev
 	Dev      int    `json:"dev"`
 	Errno    int    `json:"errno,omitempty"`
+	Syscall  string `json:"syscall,omitempty"` // of an *os.SyscallError around Errno
 	Feature  string `json:"feature,omitempty"` // of a *ctrl.UnsupportedError, with Since
 	Since    string `json:"since,omitempty"`
 	Deadline bool   `json:"deadline,omitempty"`
 	Live     bool   `json:"live,omitempty"`
 	NoDriver bool   `json:"no_driver,omitempty"`
+
+	Unsupported bool `json:"unsupported,omitempty"`
 }
 
 func toWire(err error) *wireError {
@@ -93,6 +97,10 @@ func toWire(err error) *wireError {
 	if errors.As(err, &errno) {
 		w.Errno = int(errno)
 	}
+	var se *os.SyscallError
+	if errors.As(err, &se) && se.Err == errno {
+		w.Syscall = se.Syscall
+	}
 	var ue *ctrl.UnsupportedError
 	if errors.As(err, &ue) {
 		w.Feature, w.Since = ue.Feature, ue.Since
@@ -100,6 +108,7 @@ func toWire(err error) *wireError {
 	w.Deadline = errors.Is(err, context.DeadlineExceeded)
 	w.Live = errors.Is(err, ErrLive)
 	w.NoDriver = errors.Is(err, ctrl.ErrNoDriver)
+	w.Unsupported = errors.Is(err, errors.ErrUnsupported)
 	return w
 }
 
@@ -121,6 +130,9 @@ func (w *wireError) err() error {
 	case w.Errno != 0:
 		cause = unix.Errno(w.Errno)
 	}
+	if w.Syscall != "" {
+		cause = os.NewSyscallError(w.Syscall, cause)
+	}
 	if w.Op != "" && cause != nil {
 		cause = &ctrl.Error{Op: w.Op, Dev: w.Dev, Err: cause}
 	}
@@ -130,7 +142,7 @@ func (w *wireError) err() error {
 	for _, s := range []struct {
 		set bool
 		err error
-	}{{w.Deadline, context.DeadlineExceeded}, {w.Live, ErrLive}, {w.NoDriver, ctrl.ErrNoDriver}} {
+	}{{w.Deadline, context.DeadlineExceeded}, {w.Live, ErrLive}, {w.NoDriver, ctrl.ErrNoDriver}, {w.Unsupported, errors.ErrUnsupported}} {
 		if s.set {
 			e.causes = append(e.causes, s.err)
 		}

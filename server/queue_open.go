@@ -105,7 +105,9 @@ func (q *Queue) pin() error {
 	for _, cpu := range cpus {
 		set.Set(cpu)
 	}
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := unix.SchedSetaffinity(0, &set); err == unix.EINVAL {
+		return fmt.Errorf("cpus %v: none of them can be used here", cpus)
+	} else if err != nil {
 		return fmt.Errorf("cpus %v: %w", cpus, err)
 	}
 	return nil
