@@ -11,6 +11,15 @@ import (
 	"ublk/internal/uring"
 )
 
+// open prepares the queue on its thread, up to and including the fetches.
+func (q *Queue) open() error {
+	err := q.openAll()
+	if err != nil {
+		return errors.Join(fmt.Errorf("queue %d: %w", q.id, err))
+	}
+	return nil
+}
+
 // openAll sets up ring, memory and handler and fetches every tag. What it has
 // made when it fails is freed by close.
 func (q *Queue) openAll() error {
