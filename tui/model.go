@@ -232,10 +232,16 @@ func (m *Model) take(s Snapshot) {
 	}
 	for _, d := range m.snapshot.Devices {
 		if !there[d.ID] {
-			ghosts = append(ghosts, ghost{d, 1})
+			ghosts = append(ghosts, ghost{vanished(d), 1})
 		}
 	}
 	m.ghosts, m.snapshot, m.sampled = ghosts, s, true
+}
+
+// vanished is what is shown of a device that is gone.
+func vanished(d Device) Device {
+	return Device{ID: d.ID, Name: d.Name, Type: d.Type, State: "gone", Queues: d.Queues, Depth: d.Depth,
+		InFlight: Unknown, Errors: Unknown, Latency: NoLatency(), Server: Server{CPU: Unknown}}
 }
 
 // refresh fits the lists to what is known now, and asks for what is not.

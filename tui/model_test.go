@@ -118,6 +118,9 @@ func TestVanished(t *testing.T) {
 		if d.m.devices.chosen != 1 || d.m.level != queues || !d.m.isGhost(1) {
 			t.Fatalf("device %d at level %d", d.m.devices.chosen, d.m.level)
 		}
+		if screen := d.screen(); !strings.Contains(screen, "device 1 · null · gone") {
+			t.Errorf("no word of it being gone:\n%s", screen)
+		}
 	}
 	d.sample()
 	if d.m.devices.chosen != 2 || d.m.level != devices || d.m.isGhost(1) {
@@ -225,7 +228,7 @@ func TestProperty(t *testing.T) {
 		names = append(names, b.keys...)
 	}
 	names = slices.DeleteFunc(names, func(k string) bool { return k == "q" || k == "ctrl+c" })
-	seeds := 300
+	seeds := 150
 	if testing.Short() {
 		seeds = 30
 	}

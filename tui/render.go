@@ -142,10 +142,11 @@ func (m *Model) bottom() string {
 
 // body is the list of the level and, below, what is selected in it.
 func (m *Model) body(room int) []string {
-	if m.view().size() == 0 {
-		return []string{"", m.text(plain, " "+m.nothing())}
-	}
 	pane := m.pane()
+	if m.view().size() == 0 {
+		lines := []string{"", m.text(plain, " "+m.nothing()), ""}
+		return append(lines, pane[:min(len(pane), max(room-len(lines), 0))]...)
+	}
 	rows := m.view().size() + 1
 	if over := rows + 1 + len(pane) - room; over > 0 {
 		// Both need more than there is: neither gets less than half.
