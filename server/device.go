@@ -179,7 +179,10 @@ func (d *Device) Publish(path string) error {
 func (d *Device) Start(ctx context.Context) error {
 	recovering := d.info.State == ctrl.Quiesced || d.info.State == ctrl.FailIO
 	if recovering {
-		if err := retryBusy(ctx, func() error { return d.client.StartRecovery(ctx, d.info.ID) }); err != nil {
+		err := retryBusy(ctx, func() error { return d.client.StartRecovery(ctx, d.info.ID) })
+		// 6.12 answers EINVAL when somebody has begun recovery before; the device
+		// is as it should be then.
+		if err != nil && !(errors.Is(err, unix.EINVAL) && d.info.Flags.Has(uapi.FlagUserRecovery)) {
 			return err
 		}
 		d.accepted = stats.Now()

@@ -11,26 +11,22 @@ import (
 	"ublk/internal/uring"
 )
 
-// open prepares the queue on its thread, up to and including the fetches.
+// open prepares the queue on its thread, up to and including the fetches. What
+// it has made when it fails is freed by close.
 func (q *Queue) open() error {
-	err := q.openAll()
-	if err != nil {
-		return errors.Join(fmt.Errorf("queue %d: %w", q.id, err))
+	for _, step := range []func() error{q.pin, q.openRing, q.openMemory, q.openHandler, q.fetchAll} {
+		if err := step(); err != nil {
+			return fmt.Errorf("queue %d: %w", q.id, err)
+		}
 	}
 	return nil
 }
 
-// openAll sets up ring, memory and handler and fetches every tag. What it has
-// made when it fails is freed by close.
-func (q *Queue) openAll() error {
-	d := q.dev
-	if err := q.pin(); err != nil {
-		return err
-	}
-	depth := uint32(d.info.Depth)
-	var err error
-	// A tag has one command and at most one operation of the handler's in
-	// flight; beside them there are the eventfd, the heartbeat and a cancel.
+// openRing makes the ring and registers what it uses. A tag has one command and
+// at most one operation of the handler's in flight; beside them there are the
+// eventfd and the heartbeat.
+func (q *Queue) openRing() (err error) {
+	depth := uint32(q.dev.info.Depth)
 	if q.ring, err = uring.New(uring.Config{Entries: 2*depth + 8, CQEntries: 4*depth + 16, SingleIssuer: true}); err != nil {
 		return err
 	}
@@ -40,10 +36,12 @@ func (q *Queue) openAll() error {
 		return fmt.Errorf("eventfd: %w", err)
 	}
 	q.async.event = event
-	if err := q.registerFiles(); err != nil {
-		return err
-	}
-	bufBytes := 0
+	return q.registerFiles()
+}
+
+// openMemory maps descriptors and buffers and prepares the tags.
+func (q *Queue) openMemory() (err error) {
+	d, bufBytes := q.dev, 0
 	if q.mode.buffered() {
 		bufBytes = int(d.info.MaxIOBytes)
 	}
@@ -63,14 +61,23 @@ func (q *Queue) openAll() error {
 		}
 		q.fill(&r.commit, uapi.IOCommitAndFetch, r)
 	}
-	if q.handler, err = d.target.Queue(q); err != nil {
+	return nil
+}
+
+func (q *Queue) openHandler() (err error) {
+	if q.handler, err = q.dev.target.Queue(q); err != nil {
 		return err
 	}
 	q.ringed, _ = q.handler.(RingHandler)
 	q.stats.SetThread(unix.Gettid())
-	q.pace.init(q.mem.scratch, d.info.Queues)
+	q.pace.init(q.mem.scratch, q.dev.info.Queues)
 	q.armWake()
-	if d.info.Flags.Has(uapi.FlagBatchIO) {
+	return nil
+}
+
+// fetchAll makes the driver accept every tag of the queue.
+func (q *Queue) fetchAll() error {
+	if q.dev.info.Flags.Has(uapi.FlagBatchIO) {
 		if err := q.openBatches(); err != nil {
 			return err
 		}
