@@ -42,7 +42,8 @@ lint:
 generate:
 	$(GO) run ./cmd/gendocs
 
-install: ublk
+# After make: root's PATH often has no Go.
+install:
 	install -Dm755 ublk $(DESTDIR)$(PREFIX)/sbin/ublk
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man8 man/*.8
 	install -Dm644 completions/ublk.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ublk
