@@ -32,9 +32,10 @@ func newTopCommand(a *app) *cobra.Command {
 		Use:   "top [DEVICE...]",
 		Short: "watch devices, their queues and their requests",
 		Long: "Show what the devices of any server do, on a live screen: the devices, the queues of one, the requests on one queue.\n" +
-			"? tells the keys. Nothing on the screen changes a device. Of servers of ours it shows latencies and the age of every\n" +
-			"request; of others what the kernel knows, which without root is less.\n\n" +
-			"Where standard output is no terminal, or TERM is dumb, samples are printed as text, as with -b: the first one after one interval.",
+			"Nothing on the screen changes a device. Of servers of ours it shows latencies and the age of every request;\n" +
+			"of others what the kernel knows, which without root is less.\n\n" +
+			"Where standard output is no terminal, or TERM is dumb, samples are printed as text, as with -b: the first one after one interval.\n\n" +
+			"Keys:\n" + tui.KeyHelp(),
 		Example: "  ublk top\n  ublk top -b -n 3 -d 0.5\n  ublk top -J -n 1 | jq .p99_ns",
 		RunE:    a.action(func(ctx context.Context, args []string) error { return a.runTop(ctx, &o, args) }),
 	}

@@ -3,7 +3,6 @@ package tui
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"ublk/internal/table"
 	"ublk/internal/units"
@@ -175,12 +174,4 @@ func printable(s string) string {
 		}
 	}
 	return out.String()
-}
-
-// latencyText is a percentile in at most five cells.
-func latencyText(d time.Duration) string {
-	if d < 0 {
-		return "-"
-	}
-	return units.FormatLatency(d)
 }

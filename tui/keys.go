@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +76,22 @@ func footer(width int) string {
 		}
 		all = slices.Delete(all, last, last+1)
 	}
+}
+
+// KeyHelp lists the keys for a manual, one indented line each, in ASCII.
+func KeyHelp() string {
+	var out strings.Builder
+	for _, b := range bindings() {
+		if b.shown == "" {
+			continue
+		}
+		name := b.shown
+		if strings.ContainsFunc(name, func(r rune) bool { return r > '~' }) {
+			name = b.keys[0]
+		}
+		fmt.Fprintf(&out, "  %-6s %s\n", name, b.help)
+	}
+	return out.String()
 }
 
 // press obeys a key.

@@ -65,10 +65,9 @@ func (l *list[T]) selected() *T {
 	return &l.rows[l.at]
 }
 
-func (l *list[T]) move(by int)      { l.choose(l.at + by) }
-func (l *list[T]) size() int        { return len(l.rows) }
-func (l *list[T]) flip()            { l.reverse = !l.reverse; l.arrange() }
-func (l *list[T]) sortedBy() string { return l.columns[l.sort].Name }
+func (l *list[T]) move(by int) { l.choose(l.at + by) }
+func (l *list[T]) size() int   { return len(l.rows) }
+func (l *list[T]) flip()       { l.reverse = !l.reverse; l.arrange() }
 
 // sortNext sorts by the next column.
 func (l *list[T]) sortNext() {

@@ -277,12 +277,6 @@ func checkSelection(t *testing.T, m *Model) {
 	}
 }
 
-// keyboard is typed on by the test, a key when the screen shows what is waited for.
-type keyboard struct {
-	*io.PipeReader
-	w *io.PipeWriter
-}
-
 // screenWriter looks for texts in what the program draws.
 type screenWriter struct {
 	want  string

@@ -90,8 +90,10 @@ func (c *closer) look() tui.Detail {
 }
 
 // size is the number of queues and their depth, from the driver or from blk-mq.
+// A thread that waits for a wedged device's blk-mq attributes cannot be killed,
+// so they are read only while something moves.
 func (c *closer) size() (queues, depth int) {
-	if c.shape == nil {
+	if c.shape == nil && !c.stuck {
 		c.shape, _ = c.fs.Queues(c.id)
 	}
 	if c.info != nil {

@@ -83,6 +83,36 @@ func TestDetailParked(t *testing.T) {
 	}
 }
 
+// TestRecorded samples what the kernels showed of a server that held seven
+// requests.
+func TestRecorded(t *testing.T) {
+	for _, kernel := range []string{"6.12", "7.3"} {
+		m := newMachine(t)
+		m.root = "../sysfs/testdata/" + kernel + "/held"
+		m.infos[0] = ctrl.DevInfo{State: ctrl.Live, Queues: 2, Depth: 16, ServerPID: 1 << 22}
+		s := m.sampler()
+		one(t, s)
+		m.pass(5 * time.Second)
+		d := one(t, s)
+		if d.InFlight != 7 || d.Rates == nil || d.Rates.IOPS() != 0 || d.Health != "stalled" || d.Server.Alive || !d.AtLeast {
+			t.Errorf("%s: %+v", kernel, d)
+		}
+		ops := map[string]int{}
+		for i := range 2 {
+			q := s.Detail(t.Context(), 0, i).Queues[i]
+			for _, tag := range q.Tags {
+				ops[tag.Op]++
+				if tag.Holder != tui.InDriver {
+					t.Errorf("%s: %+v", kernel, tag)
+				}
+			}
+		}
+		if ops["READ"] != 5 || ops["WRITE"] != 2 {
+			t.Errorf("%s: operations %v", kernel, ops)
+		}
+	}
+}
+
 // ours makes a device one of ours, with a statistics page of this process.
 func (m *machine) ours(t testing.TB, id int) *stats.Writer {
 	t.Helper()

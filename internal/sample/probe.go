@@ -102,8 +102,7 @@ func (p *probe) lookStopping(s *seen) {
 			return
 		}
 	}
-	queues, err := p.fs.Queues(p.id)
-	s.noQueues = err == nil && len(queues) == 0
+	s.noQueues = !p.fs.HasQueues(p.id)
 }
 
 // lookOwn reads what a server of ours leaves for us.

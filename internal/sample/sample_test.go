@@ -124,8 +124,11 @@ func (m *machine) process(pid int, comm string, state byte, ticks int) {
 	m.write(fmt.Sprintf("proc/%d/status", pid), "Name:\tx\nUid:\t0\t0\t0\t0\n")
 }
 
-func (m *machine) kill(pid int) {
-	if err := os.RemoveAll(filepath.Join(m.root, "proc", fmt.Sprint(pid))); err != nil {
+func (m *machine) kill(pid int) { m.remove(fmt.Sprintf("proc/%d", pid)) }
+
+func (m *machine) remove(path string) {
+	m.tb.Helper()
+	if err := os.RemoveAll(filepath.Join(m.root, path)); err != nil {
 		m.tb.Fatal(err)
 	}
 }
@@ -242,6 +245,10 @@ func TestHealthOverTime(t *testing.T) {
 			m.inDriver(0, 4)
 			m.write("sys/kernel/debug/block/ublkb0/state", "QUIESCED|REGISTERED\n")
 		}, "wedged", "1000 kublk wedged 4s · 4 held"},
+		{"losing its queues", func(m *machine) {
+			m.remove("sys/kernel")
+			m.remove("sys/block/ublkb0/mq")
+		}, "wedged", "1000 kublk wedged 4s · 4 held"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMachine(t)
@@ -260,6 +267,7 @@ func TestHealthOverTime(t *testing.T) {
 			// Progress is health.
 			m.process(1000, "kublk", 'S', 0)
 			m.write("sys/kernel/debug/block/ublkb0/state", "REGISTERED\n")
+			m.mkdir("sys/block/ublkb0/mq")
 			m.disks(map[int]disk{0: {reads: 6, inFlight: 4}})
 			m.pass(time.Second)
 			if d := one(t, s); d.Health != "healthy" {
@@ -318,9 +326,7 @@ func TestVanishing(t *testing.T) {
 	if got := s.Sample(t.Context()).Devices; len(got) != 1 || got[0].ID != 1 {
 		t.Errorf("devices %+v", got)
 	}
-	if err := os.RemoveAll(filepath.Join(m.root, "sys/class/ublk-char/ublkc1")); err != nil {
-		t.Fatal(err)
-	}
+	m.remove("sys/class/ublk-char/ublkc1")
 	if got := s.Sample(t.Context()).Devices; len(got) != 0 || len(s.devices) != 0 {
 		t.Errorf("devices %+v, %d remembered", got, len(s.devices))
 	}
@@ -330,9 +336,7 @@ func TestNotes(t *testing.T) {
 	m := newMachine(t)
 	m.add(0, 2, 8)
 	m.disks(map[int]disk{0: {reads: 1, inFlight: 1}})
-	if err := os.RemoveAll(filepath.Join(m.root, "sys/kernel")); err != nil {
-		t.Fatal(err)
-	}
+	m.remove("sys/kernel")
 	s := m.sampler()
 	s.Driver = nil
 	snapshot := s.Sample(t.Context())
@@ -347,9 +351,7 @@ func TestNotes(t *testing.T) {
 	if len(detail.Queues) != 2 || detail.Queues[1].CPUs != "1" || detail.Queues[0].InFlight != tui.Unknown || detail.Missing == "" {
 		t.Errorf("detail %+v", detail)
 	}
-	if err := os.RemoveAll(filepath.Join(m.root, "sys")); err != nil {
-		t.Fatal(err)
-	}
+	m.remove("sys")
 	if snapshot := s.Sample(t.Context()); len(snapshot.Devices) != 0 || len(snapshot.Notes) != 1 || !strings.Contains(snapshot.Notes[0], "not loaded") {
 		t.Errorf("without the driver: %+v", snapshot)
 	}

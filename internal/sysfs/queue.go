@@ -17,6 +17,10 @@ type Queue struct {
 	CPUs         []int // CPUs whose I/O comes here; empty while they are offline
 }
 
+// HasQueues says whether a disk has its hardware queues, which it loses early
+// when it is being stopped. Unlike Queues it never blocks.
+func (f *FS) HasQueues(id int) bool { return f.exists("sys/block", blockName(id), "mq") }
+
 // Queues reads the hardware queues in the order of their numbers. A disk that is
 // there without them is being stopped: that is no queues and no error.
 func (f *FS) Queues(id int) ([]Queue, error) {
