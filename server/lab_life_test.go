@@ -13,6 +13,7 @@ import (
 	"ublk/internal/sysfs"
 	"ublk/server"
 	"ublk/server/target/null"
+	"ublk/server/target/targettest"
 )
 
 // census counts what a process can leak.
@@ -44,7 +45,9 @@ func takeCensus(t *testing.T) census {
 // side. Nothing stays.
 func TestLabCycles(t *testing.T) {
 	c := labtest.Require(t)
-	cycle := func() { takeDown(t, bringUp(t, c, server.Config{Type: "null", Queues: 2, Depth: 16}, null.New(1<<20))) }
+	cycle := func() {
+		targettest.Stop(t, targettest.Up(t, c, server.Config{Type: "null", Queues: 2, Depth: 16}, null.New(1<<20)))
+	}
 	cycles := func(n int) {
 		var wg sync.WaitGroup
 		for range 8 {
@@ -74,7 +77,7 @@ func TestLabManyDevices(t *testing.T) {
 	devices := make([]*server.Device, 64)
 	var wg sync.WaitGroup
 	for i := range devices {
-		wg.Go(func() { devices[i] = bringUp(t, c, server.Config{Type: "null", Depth: 16}, null.New(1<<20)) })
+		wg.Go(func() { devices[i] = targettest.Up(t, c, server.Config{Type: "null", Depth: 16}, null.New(1<<20)) })
 	}
 	wg.Wait()
 	seen := map[int]bool{}
@@ -85,7 +88,7 @@ func TestLabManyDevices(t *testing.T) {
 		t.Errorf("%d different ids of %d devices", len(seen), len(devices))
 	}
 	for _, d := range devices {
-		wg.Go(func() { takeDown(t, d) })
+		wg.Go(func() { targettest.Stop(t, d) })
 	}
 	wg.Wait()
 }
@@ -93,7 +96,7 @@ func TestLabManyDevices(t *testing.T) {
 // TestLabDeep is a device of 8 queues with 1,024 tags each, under load.
 func TestLabDeep(t *testing.T) {
 	c := labtest.Require(t)
-	d := serve(t, c, server.Config{Type: "null", Queues: 8, Depth: 1024}, null.New(1<<30))
+	d := targettest.Start(t, c, server.Config{Type: "null", Queues: 8, Depth: 1024}, null.New(1<<30))
 	if got := d.Info(); got.Depth != 1024 {
 		t.Fatalf("depth %d", got.Depth)
 	}
@@ -104,7 +107,7 @@ func TestLabDeep(t *testing.T) {
 // itself, and Wait has no error.
 func TestLabStopFromOutside(t *testing.T) {
 	c := labtest.Require(t)
-	d := bringUp(t, c, server.Config{Type: "null", Queues: 2}, null.New(1<<20))
+	d := targettest.Up(t, c, server.Config{Type: "null", Queues: 2}, null.New(1<<20))
 	if err := c.Stop(t.Context(), d.Info().ID); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +125,7 @@ func TestLabStopFromOutside(t *testing.T) {
 func TestLabAttach(t *testing.T) {
 	c := labtest.Require(t)
 	cfg := server.Config{Type: "null", Queues: 2, Depth: 32}
-	d := bringUp(t, c, cfg, null.New(1<<20))
+	d := targettest.Up(t, c, cfg, null.New(1<<20))
 	if _, err := server.Attach(t.Context(), c, d.Info().ID, cfg, null.New(1<<20)); !errors.Is(err, server.ErrLive) {
 		t.Errorf("a second server on a live device: %v", err)
 	}
@@ -151,7 +154,7 @@ func TestLabAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	fio(t, again, "--rw=randread", "--bs=4k", "--iodepth=16", "--number_ios=100")
-	takeDown(t, again)
+	targettest.Stop(t, again)
 }
 
 // TestLabRecover replaces a server that left a recoverable device.
@@ -159,7 +162,7 @@ func TestLabRecover(t *testing.T) {
 	c := labtest.Require(t)
 	r := newRAM(4 << 20)
 	cfg := server.Config{Type: "ram", Queues: 2, Depth: 32, Recovery: ctrl.RecoveryReissue}
-	d := bringUp(t, c, cfg, ramTarget(t, r))
+	d := targettest.Up(t, c, cfg, ramTarget(t, r))
 	fio(t, d, "--rw=randwrite", "--bs=4k", "--iodepth=16", "--size=4m", "--verify=crc32c", "--do_verify=0", "--randseed=1")
 	if err := d.Close(); err != nil { // to the kernel: the server's death
 		t.Fatal(err)
@@ -186,7 +189,7 @@ func TestLabRecover(t *testing.T) {
 		t.Fatal(err)
 	}
 	fio(t, again, "--rw=randwrite", "--bs=4k", "--iodepth=16", "--size=4m", "--verify=crc32c", "--verify_only", "--randseed=1")
-	takeDown(t, again)
+	targettest.Stop(t, again)
 }
 
 // TestLabResize grows and shrinks a live device.
@@ -196,7 +199,7 @@ func TestLabResize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := serve(t, c, server.Config{Type: "ram"}, ramTarget(t, newRAM(4<<20)))
+	d := targettest.Start(t, c, server.Config{Type: "ram"}, ramTarget(t, newRAM(4<<20)))
 	err = d.Resize(t.Context(), 8<<20)
 	if f, _ := ctrl.LookupFeature("UPDATE_SIZE"); !have.Has(f.Flag) {
 		if !errors.Is(err, errors.ErrUnsupported) {

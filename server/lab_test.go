@@ -2,68 +2,18 @@ package server_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"runtime"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"ublk/ctrl"
 	"ublk/internal/labtest"
 	"ublk/server"
 	"ublk/server/target/null"
+	"ublk/server/target/targettest"
 )
-
-// bringUp makes a device and starts it.
-func bringUp(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	have, err := c.Features(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan, err := cfg.Plan(target, have)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := server.Add(ctx, c, plan, target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Start(ctx); err != nil {
-		_ = d.Delete(ctx)
-		t.Fatal(err)
-	}
-	return d
-}
-
-// takeDown stops and deletes it.
-func takeDown(t testing.TB, d *server.Device) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := d.Stop(ctx); err != nil {
-		t.Errorf("stop: %v", err)
-	}
-	if err := d.Close(); err != nil {
-		t.Errorf("close: %v", err)
-	}
-	if err := d.Delete(ctx); err != nil {
-		t.Errorf("delete: %v", err)
-	}
-}
-
-// serve is bringUp with takeDown at the end of the test.
-func serve(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
-	t.Helper()
-	d := bringUp(t, c, cfg, target)
-	t.Cleanup(func() { takeDown(t, d) })
-	return d
-}
 
 func ramTarget(t testing.TB, r *ram) server.Target {
 	t.Helper()
@@ -91,7 +41,7 @@ func TestLabVerify(t *testing.T) {
 		for _, queues := range []int{1, 4} {
 			for _, bs := range []string{"4k", "64k", "512k", "512-128k"} {
 				t.Run(fmt.Sprintf("%s/%d/%s", mode, queues, bs), func(t *testing.T) {
-					d := serve(t, c, server.Config{Type: "ram", Queues: queues, Data: mode}, ramTarget(t, newRAM(16<<20)))
+					d := targettest.Start(t, c, server.Config{Type: "ram", Queues: queues, Data: mode}, ramTarget(t, newRAM(16<<20)))
 					size := "--bs=" + bs
 					if bs == "512-128k" {
 						size = "--bsrange=" + bs
@@ -109,7 +59,7 @@ func TestLabOps(t *testing.T) {
 	for _, mode := range copyModes {
 		t.Run(mode.String(), func(t *testing.T) {
 			r := newRAM(8 << 20)
-			d := serve(t, c, server.Config{Type: "ram", Data: mode}, ramTarget(t, r))
+			d := targettest.Start(t, c, server.Config{Type: "ram", Data: mode}, ramTarget(t, r))
 			f, err := os.OpenFile(d.Path(), os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -148,7 +98,7 @@ func TestLabNoStaleData(t *testing.T) {
 	c := labtest.Require(t)
 	for _, mode := range copyModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			d := serve(t, c, server.Config{Type: "null", Depth: 8, Data: mode}, null.New(64<<20))
+			d := targettest.Start(t, c, server.Config{Type: "null", Depth: 8, Data: mode}, null.New(64<<20))
 			f, err := os.OpenFile(d.Path(), os.O_RDWR|unix.O_DIRECT, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -184,7 +134,7 @@ func TestLabNoAllocations(t *testing.T) {
 	c := labtest.Require(t)
 	for name, target := range map[string]server.Target{"null": null.New(1 << 30), "backend": ramTarget(t, newRAM(16<<20))} {
 		t.Run(name, func(t *testing.T) {
-			d := serve(t, c, server.Config{Type: name, Queues: 2}, target)
+			d := targettest.Start(t, c, server.Config{Type: name, Queues: 2}, target)
 			load := func() {
 				fio(t, d, "--rw=randrw", "--bs=4k", "--iodepth=32", "--number_ios=20000", "--size=16m", "--norandommap")
 			}

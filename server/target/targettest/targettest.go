@@ -56,6 +56,14 @@ func Variants(modes []server.DataMode) []Variant {
 // Start brings up a device that is taken down when the test ends.
 func Start(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
 	t.Helper()
+	d := Up(t, c, cfg, target)
+	t.Cleanup(func() { Stop(t, d) })
+	return d
+}
+
+// Up brings up a device that is the caller's to Stop.
+func Up(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target) *server.Device {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	have, err := c.Features(ctx)
@@ -74,7 +82,6 @@ func Start(t testing.TB, c *ctrl.Client, cfg server.Config, target server.Target
 		_ = d.Delete(ctx)
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { Stop(t, d) })
 	return d
 }
 
