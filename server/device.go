@@ -70,6 +70,11 @@ func Add(ctx context.Context, client *ctrl.Client, plan Plan, target Target) (*D
 		return nil, err
 	}
 	d := &Device{client: client, target: target, cfg: plan.Config, mode: plan.Mode, info: info, params: plan.Params, char: -1}
+	if info.Unprivileged() {
+		if err := awaitHandover(ctx, info.ID); err != nil {
+			return nil, err
+		}
+	}
 	if err := d.setParams(ctx); err != nil {
 		return nil, errors.Join(err, client.Del(context.WithoutCancel(ctx), info.ID))
 	}
