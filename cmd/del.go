@@ -137,7 +137,7 @@ func (a *app) delete(ctx context.Context, o *delOptions, id int) error {
 	if holder != nil && notOurs == nil {
 		what := fmt.Sprintf("server %d to end", info.ServerPID)
 		if err := a.waiting(what, who, func() error { return holder.Wait(ctx) }); err != nil {
-			return fmt.Errorf("device %d: stopped, but its server %d does not end: %w", id, info.ServerPID, err)
+			return fmt.Errorf("device %d: stopped, but %s, which has %s open, does not end: %w", id, a.whoIs(info.ServerPID), ctrl.CharPath(id), err)
 		}
 	}
 	what = fmt.Sprintf("everybody to let go of device %d", id)
