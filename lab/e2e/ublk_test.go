@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ublk/ctrl"
 	"ublk/internal/labtest"
 	"ublk/internal/sysfs"
@@ -52,6 +54,18 @@ func begin(t *testing.T) {
 			removeAll()
 		}
 	})
+}
+
+// TestMain gives the guest mounts as systemd has them: what is mounted in one
+// namespace is in those made from it.
+func TestMain(m *testing.M) {
+	if os.Getenv("UBLK_LAB") != "" {
+		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+			fmt.Fprintln(os.Stderr, "sharing mounts:", err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
 }
 
 // leftovers names devices, state and processes of ublk's, "" if there are none.
