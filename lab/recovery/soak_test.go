@@ -1,0 +1,155 @@
+package recovery
+
+import (
+	"context"
+	"math/rand/v2"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ublk/ctrl"
+	"ublk/internal/labtest"
+	"ublk/internal/uapi"
+)
+
+// load is fio with checksums on a file or a disk, over and over until stop.
+type load struct {
+	t      testing.TB
+	cancel context.CancelFunc
+	ended  chan struct{}
+	rounds int
+}
+
+// startLoad writes everything and reads it back, as often as there is time for.
+func startLoad(t testing.TB, file, size string) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{t: t, cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(l.ended)
+		for ctx.Err() == nil && !t.Failed() {
+			// Not CommandContext: fio has to read back what it has written.
+			out, err := exec.Command("fio", "--name=t", "--filename="+file, "--size="+size, "--ioengine=io_uring", "--direct=1", "--rw=randwrite",
+				"--bsrange=4k-64k", "--iodepth=16", "--randrepeat=0", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--thread").CombinedOutput()
+			if err != nil {
+				t.Errorf("fio: %v\n%s", err, out)
+			}
+			l.rounds++
+		}
+	}()
+	return l
+}
+
+// stop lets the last round end and returns how many there were.
+func (l *load) stop() int {
+	l.t.Helper()
+	l.cancel()
+	select {
+	case <-l.ended:
+	case <-time.After(2 * patience):
+		l.t.Fatal("fio does not end")
+	}
+	return l.rounds
+}
+
+// TestLabSoakReissue kills the server of a mounted disk at random moments under
+// load, and nothing but the watch brings it back. Nobody notices.
+func TestLabSoakReissue(t *testing.T) {
+	c := begin(t)
+	id := loopDevice(t, 256<<20, "--recovery=reissue", "-q", "2")
+	folder := mounted(t, id)
+	w := startWatch(t)
+	l := startLoad(t, folder+"/file", "64m")
+	kills := times(20, 200)
+	for range kills {
+		time.Sleep(rand.N(300 * time.Millisecond))
+		pid := kill(t, c, id)
+		w.await("recovered", recoveredFrom(id, pid))
+		if t.Failed() {
+			break
+		}
+	}
+	rounds := l.stop()
+	labtest.Run(t, "umount", folder)
+	labtest.Run(t, "fsck.ext4", "-f", "-n", ctrl.BlockPath(id))
+	held := 0
+	for _, e := range w.of("died") {
+		if e.InFlight != nil {
+			held += *e.InFlight
+		}
+	}
+	t.Logf("%d kills with %d requests in flight, %d rounds of fio, no error", kills, held, rounds)
+	if held == 0 {
+		t.Error("no server ever held a request when it was killed")
+	}
+}
+
+// TestLabUpgrade replaces the server again and again under load. Nobody notices.
+func TestLabUpgrade(t *testing.T) {
+	c := begin(t)
+	labtest.RequireFeature(t, c, uapi.FlagQuiesce)
+	for _, mode := range []string{"requeue", "reissue"} {
+		t.Run(mode, func(t *testing.T) {
+			id := loopDevice(t, 64<<20, "--recovery="+mode, "-q", "2")
+			w := startWatch(t) // which must keep away
+			l := startLoad(t, ctrl.BlockPath(id), "32m")
+			n := times(5, 25)
+			var took []time.Duration
+			for range n {
+				pid := info(t, c, id).ServerPID
+				begun := time.Now()
+				run(t, "upgrade", strconv.Itoa(id)).is(t, 0)
+				took = append(took, time.Since(begun).Round(time.Millisecond))
+				becomes(t, c, id, ctrl.Live, pid)
+				if t.Failed() {
+					break
+				}
+			}
+			rounds := l.stop()
+			if events := w.of("recovered"); len(events) > 0 {
+				t.Errorf("the watch did not keep away\n%s", w.text())
+			}
+			t.Logf("%d upgrades, %d rounds of fio, no error; a whole command takes %v", n, rounds, took)
+		})
+	}
+}
+
+// TestLabUpgradeFallBack replaces a server by one that fails at the end: the old
+// program takes over.
+func TestLabUpgradeFallBack(t *testing.T) {
+	c := begin(t)
+	labtest.RequireFeature(t, c, uapi.FlagQuiesce)
+	id := loopDevice(t, 16<<20, "--recovery=reissue")
+	l := startLoad(t, ctrl.BlockPath(id), "8m")
+	defer l.stop()
+	pid := info(t, c, id).ServerPID
+	// The new server is killed when the old one has left.
+	var once sync.Once
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for t.Context().Err() == nil {
+			if info, err := c.Info(context.Background(), id); err != nil || info.State != ctrl.Live {
+				once.Do(func() { killChildren(t, "upgrade") })
+				return
+			}
+		}
+	}()
+	r := run(t, "upgrade", strconv.Itoa(id))
+	<-done
+	if r.code != 0 { // the new one may have been faster
+		r.is(t, 1, "old program has taken over")
+	}
+	becomes(t, c, id, ctrl.Live, pid)
+}
+
+// killChildren kills the servers that a running command of the program stands by with.
+func killChildren(t testing.TB, command string) {
+	t.Helper()
+	out, _ := exec.Command("pgrep", "-f", "ublk.* "+command+" ").Output()
+	for parent := range strings.FieldsSeq(string(out)) {
+		_ = exec.Command("pkill", "-KILL", "-P", parent).Run()
+	}
+}
