@@ -54,6 +54,10 @@ func (a *async) wake() {
 	_, _ = unix.Write(a.event, one[:])
 }
 
+// Wake has the handler's Wake called on the queue's thread, from any goroutine,
+// until the handler has been closed.
+func (q *Queue) Wake() { q.async.wake() }
+
 // drainFinished completes all requests on the stack.
 func (q *Queue) drainFinished() {
 	for next := q.async.head.Swap(0); next != 0; {
@@ -94,4 +98,7 @@ func (q *Queue) woken(res int32) {
 		return
 	}
 	q.armWake()
+	if w, ok := q.handler.(Waker); ok {
+		w.Wake()
+	}
 }

@@ -17,8 +17,8 @@ import (
 // write without an error is EIO as well. p is memory outside the Go heap and
 // must not be kept.
 //
-// What else it can do is found by type assertion: Flusher, Discarder,
-// ZeroWriter, Resizer, io.Closer.
+// What else it can do is found by type assertion: Flusher, SyncWriter,
+// Discarder, ZeroWriter, Resizer, io.Closer.
 type Backend interface {
 	io.ReaderAt
 	io.WriterAt
@@ -28,6 +28,13 @@ type Backend interface {
 // written before it is on stable storage. Without it a write is taken to be
 // stable when WriteAt returns.
 type Flusher interface{ Flush() error }
+
+// SyncWriter is a Backend that can write through its volatile cache: what
+// WriteSync has written is on stable storage when it returns. Without it a
+// write that has to be stable is a WriteAt and a Flush.
+type SyncWriter interface {
+	WriteSync(p []byte, off int64) error
+}
 
 // Discarder is a Backend that can forget content.
 type Discarder interface{ Discard(off, n int64) error }
@@ -147,9 +154,7 @@ func (t *backendTarget) serve(r *Request) int32 {
 	case OpRead:
 		err = transfer(t.b.ReadAt, r.Data(), off)
 	case OpWrite:
-		if err = transfer(t.b.WriteAt, r.Data(), off); err == nil && r.FUA() {
-			err = t.flush()
-		}
+		err = t.write(r)
 	case OpFlush:
 		err = t.flush()
 	case OpDiscard:
@@ -172,6 +177,17 @@ func (t *backendTarget) serve(r *Request) int32 {
 		return 0
 	}
 	return int32(n)
+}
+
+func (t *backendTarget) write(r *Request) error {
+	if s, ok := t.b.(SyncWriter); ok && r.FUA() {
+		return s.WriteSync(r.Data(), r.Offset())
+	}
+	err := transfer(t.b.WriteAt, r.Data(), r.Offset())
+	if err == nil && r.FUA() {
+		err = t.flush()
+	}
+	return err
 }
 
 func (t *backendTarget) flush() error {

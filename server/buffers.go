@@ -19,6 +19,7 @@ type memory struct {
 	descs    []byte // mapping of the char device, read only
 	buffers  []byte // depth × bufBytes, or nil
 	scratch  []byte // one page: timespec of the heartbeat, eventfd counter
+	timers   []byte // a timespec for every tag, or nil
 	descSize int
 	bufBytes int
 }
@@ -64,7 +65,7 @@ func mapMemory(char, queue, depth, descSize, bufBytes int, huge bool) (*memory, 
 
 func (m *memory) unmap() error {
 	var errs []error
-	for _, mem := range []*[]byte{&m.descs, &m.buffers, &m.scratch} {
+	for _, mem := range []*[]byte{&m.descs, &m.buffers, &m.scratch, &m.timers} {
 		if *mem != nil {
 			errs = append(errs, uring.Unmap(*mem))
 			*mem = nil

@@ -19,14 +19,17 @@ import (
 // Call is one request to a running server, over the control socket in its
 // state folder: one JSON object a line, answered by one line.
 type Call struct {
-	Op   string `json:"op"` // "resize"
-	Size int64  `json:"size,omitempty"`
+	Op       string          `json:"op"` // "resize", "control"
+	Size     int64           `json:"size,omitempty"`
+	Settings json.RawMessage `json:"settings,omitempty"` // control: for the target, see Controller
 }
 
 // Answer is a server's answer to a Call.
 type Answer struct {
 	Error *wireError `json:"error,omitempty"`
 	Size  int64      `json:"size,omitempty"` // resize: the capacity now, bytes
+
+	Settings json.RawMessage `json:"settings,omitempty"` // control: the target's answer
 }
 
 // Ask sends call to the server of dir's device and returns its answer, or its
@@ -147,6 +150,16 @@ func (c *control) answer(call Call) (Answer, error) {
 		}
 		c.log.Printf("device %d: resized to %d bytes", c.device.info.ID, call.Size)
 		return Answer{Size: call.Size}, nil
+	case "control":
+		t, ok := c.device.target.(Controller)
+		if !ok {
+			return Answer{}, fmt.Errorf("device %d: target %s has no settings to change: %w", c.device.info.ID, c.device.cfg.Type, errors.ErrUnsupported)
+		}
+		settings, err := t.Control(call.Settings)
+		if err == nil {
+			c.log.Printf("device %d: settings %s", c.device.info.ID, settings)
+		}
+		return Answer{Settings: settings}, err
 	}
 	return Answer{}, fmt.Errorf("operation %q: %w", call.Op, errors.ErrUnsupported)
 }

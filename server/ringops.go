@@ -1,6 +1,11 @@
 package server
 
-import "ublk/internal/uapi"
+import (
+	"time"
+
+	"ublk/internal/uapi"
+	"ublk/internal/uring"
+)
 
 // Operations on the queue's own ring, for handlers whose backend is a file.
 // Each ends in RingHandler.Done with the operation's result. A request has at
@@ -53,6 +58,24 @@ func (r *Request) RingDiscard(file int, off, n int64) {
 	s := r.operation(uapi.RingOpURingCmd, file, uapi.BlockCmdDiscard)
 	s.Addr = uint64(off)
 	s.SetAddr3(uint64(n))
+}
+
+// AllowTimeouts makes RingTimeout usable on this queue; call it in Target.Queue.
+func (q *Queue) AllowTimeouts() (err error) {
+	if q.mem.timers == nil {
+		q.mem.timers, err = uring.Map(len(q.reqs) * timerBytes)
+	}
+	return err
+}
+
+const timerBytes = 16 // of a timespec
+
+// RingTimeout ends, with -ETIME, after d. It needs AllowTimeouts.
+func (r *Request) RingTimeout(d time.Duration) {
+	spec := r.q.mem.timers[int(r.tag)*timerBytes:]
+	*uring.Timespec(spec) = uapi.Timespec{Sec: int64(d / time.Second), Nsec: int64(d % time.Second)}
+	s := r.operation(uapi.RingOpTimeout, -1, 0)
+	s.Flags, s.Addr, s.Len = 0, uring.Addr(spec), 1
 }
 
 func (r *Request) operation(op uint8, file int, off int64) *uapi.SQE {

@@ -1,6 +1,10 @@
 package server
 
-import "ublk/ctrl"
+import (
+	"encoding/json"
+
+	"ublk/ctrl"
+)
 
 // Target is the disk behind a device.
 type Target interface {
@@ -46,6 +50,17 @@ type Volatile interface{ Volatile() string }
 // FileTarget is a Target with files to register on every ring, so that handlers
 // can name them by index: the first is file FirstFile.
 type FileTarget interface{ Files() []int }
+
+// Controller is a Target with settings that can be changed while it is served:
+// Control is given what Ask was called with as Call.Settings, off the queue
+// threads and one call at a time, and returns what the caller shall see.
+type Controller interface {
+	Control(json.RawMessage) (json.RawMessage, error)
+}
+
+// Waker is a Handler that other goroutines have news for: Wake is called on the
+// queue's thread some time after Queue.Wake, once for one call or for many.
+type Waker interface{ Wake() }
 
 func modesOf(t Target) []DataMode {
 	if m, ok := t.(Moder); ok {

@@ -159,6 +159,22 @@ func (t *Target) blocks() (logical, physical, memAlign int, err error) {
 	return logical, max(physical, logical), memAlign, nil
 }
 
+// ReadAt implements io.ReaderAt, beside the queues, for whoever wraps the disk.
+// With direct I/O p and off are aligned like requests, and p is no Go memory.
+func (t *Target) ReadAt(p []byte, off int64) (int, error) {
+	return t.file.ReadAt(p, t.opts.Offset+off)
+}
+
+// WriteAt implements io.WriterAt, under the conditions of ReadAt.
+func (t *Target) WriteAt(p []byte, off int64) (int, error) {
+	return t.file.WriteAt(p, t.opts.Offset+off)
+}
+
+// Sync returns when all that was written is on stable storage.
+func (t *Target) Sync() error {
+	return os.NewSyscallError("fdatasync", unix.Fdatasync(int(t.file.Fd())))
+}
+
 // Params implements server.Target.
 func (t *Target) Params() ctrl.Params { return t.params }
 

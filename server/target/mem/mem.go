@@ -5,6 +5,7 @@ package mem
 
 import (
 	"fmt"
+	"io"
 
 	"golang.org/x/sys/unix"
 
@@ -49,6 +50,25 @@ func (t *Target) Volatile() string { return "the content of a RAM disk dies with
 
 // Close implements server.Target.
 func (t *Target) Close() error { return unix.Munmap(t.data) }
+
+// ReadAt implements io.ReaderAt, beside the queues.
+func (t *Target) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off+int64(len(p)) > int64(len(t.data)) {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return copy(p, t.data[off:]), nil
+}
+
+// WriteAt implements io.WriterAt, beside the queues.
+func (t *Target) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off+int64(len(p)) > int64(len(t.data)) {
+		return 0, io.ErrShortWrite
+	}
+	return copy(t.data[off:], p), nil
+}
+
+// Sync has nothing to do: there is no cache.
+func (t *Target) Sync() error { return nil }
 
 // Queue implements server.Target. Queues copy side by side without a lock, as
 // concurrent requests to the same sectors have no order on any disk.
