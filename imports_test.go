@@ -24,7 +24,7 @@ var allowed = map[string]string{
 	"server/target/null":       "ctrl server",
 	"server/target/loop":       "ctrl server",
 	"server/target/mem":        "ctrl server",
-	"server/target/fault":      "ctrl server",
+	"server/target/fault":      "ctrl server internal/units",
 	"server/target":            "ctrl server server/target/null server/target/loop server/target/mem server/target/fault internal/units",
 	"server/target/targettest": "ctrl server internal/labtest internal/uapi",
 	"tui":                      "internal/table internal/units",

@@ -71,7 +71,7 @@ func targetOptions() []configOption {
 }
 
 func targetOption(kind string, o target.Option) configOption {
-	c := configOption{name: o.Name, short: o.Short, serve: true, file: o.Kind == target.Path}
+	c := configOption{name: o.Name, short: o.Short, serve: true, file: o.Kind == target.Path, words: o.Words}
 	c.value = map[target.OptionKind]string{target.Size: "SIZE", target.Path: "FILE", target.Text: "TEXT"}[o.Kind]
 	c.usage = kind + ": " + o.Usage
 	if o.Default != "" {
@@ -89,6 +89,9 @@ func targetOption(kind string, o target.Option) configOption {
 			text, err = filepath.Abs(text) // the server leaves this folder
 		case target.Bool:
 			_, err = strconv.ParseBool(text)
+		}
+		if err == nil && o.Check != nil {
+			err = o.Check(text)
 		}
 		if err != nil {
 			return err
@@ -173,20 +176,8 @@ func (c *configFlags) apply(cfg *server.Config) error {
 	if cfg.Type == "" {
 		return usagef("which type? --type %s", strings.Join(target.Names(), " or --type "))
 	}
-	for _, kind := range target.Kinds() {
-		if kind.Name != cfg.Type {
-			continue
-		}
-		for _, o := range kind.Options {
-			if o.Required && cfg.Options[o.Name] == "" {
-				return usagef("target %s needs --%s", kind.Name, o.Name)
-			}
-		}
-		for _, name := range sortedKeys(cfg.Options) {
-			if !slices.ContainsFunc(kind.Options, func(o target.Option) bool { return o.Name == name }) {
-				return usagef("target %s has no option --%s", kind.Name, name)
-			}
-		}
+	if err := target.Check(*cfg); err != nil {
+		return usageError{err}
 	}
 	return nil
 }

@@ -144,7 +144,7 @@ type commandGroup struct {
 func commands() []commandGroup {
 	type list = []func(*app) *cobra.Command
 	return []commandGroup{
-		{"Devices:", list{newAddCommand, newServeCommand, newDelCommand, newListCommand, newInfoCommand, newResizeCommand}},
+		{"Devices:", list{newAddCommand, newServeCommand, newDelCommand, newListCommand, newInfoCommand, newResizeCommand, newFaultCommand}},
 		{"Recovery:", list{newRecoverCommand, newWatchCommand, newUpgradeCommand}},
 		{"Control commands, one each, named as the kernel names them:", list{
 			newFeaturesCommand, newGetInfoCommand, newGetParamsCommand, newSetParamsCommand, newGetAffinityCommand, newGetFeaturesCommand,

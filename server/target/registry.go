@@ -5,6 +5,8 @@ package target
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"ublk/internal/units"
@@ -34,6 +36,8 @@ type Option struct {
 	Usage   string
 
 	Required bool
+	Words    []string           // values, for completion
+	Check    func(string) error // says what is wrong with a value; nil: nothing
 }
 
 // Kind is a type of disk.
@@ -41,6 +45,7 @@ type Kind struct {
 	Name    string
 	Summary string
 	Options []Option
+	Wraps   string // option that names another type, whose options belong to the disk, too; "": none
 	open    func(options map[string]string, cfg server.Config) (server.Target, error)
 }
 
@@ -85,6 +90,13 @@ func Kinds() []Kind {
 				return mem.New(size)
 			},
 		},
+		{
+			Name:    "fault",
+			Summary: "another disk made slow and faulty, as told",
+			Options: faultOptions(),
+			Wraps:   "on",
+			open:    openFault,
+		},
 	}
 }
 
@@ -99,27 +111,45 @@ func Names() []string {
 
 // Open makes the target of cfg; it is a server.Opener.
 func Open(cfg server.Config) (server.Target, error) {
-	for _, k := range Kinds() {
-		if k.Name != cfg.Type {
-			continue
-		}
-		if err := k.check(cfg.Options); err != nil {
-			return nil, err
-		}
-		return k.open(cfg.Options, cfg)
+	if err := Check(cfg); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("target type %q: one of %s", cfg.Type, strings.Join(Names(), ", "))
+	k, _ := find(cfg.Type)
+	return k.open(cfg.Options, cfg)
 }
 
-// check refuses options of other targets.
-func (k *Kind) check(options map[string]string) error {
-	for name := range options {
-		known := false
-		for _, o := range k.Options {
-			known = known || o.Name == name
+func find(name string) (Kind, error) {
+	for _, k := range Kinds() {
+		if k.Name == name {
+			return k, nil
 		}
-		if !known {
-			return fmt.Errorf("target %s has no option --%s", k.Name, name)
+	}
+	return Kind{}, fmt.Errorf("target type %q: one of %s", name, strings.Join(Names(), ", "))
+}
+
+// Check refuses options of other targets than cfg's, and the lack of those that
+// must be there.
+func Check(cfg server.Config) error {
+	k, err := find(cfg.Type)
+	if err != nil {
+		return err
+	}
+	options, name := k.Options, k.Name
+	if inner := cfg.Options[k.Wraps]; k.Wraps != "" && inner != "" {
+		on, err := find(inner)
+		if err != nil || on.Wraps != "" {
+			return fmt.Errorf("--%s %s: a target that can be wrapped", k.Wraps, inner)
+		}
+		options, name = slices.Concat(options, on.Options), k.Name+" on "+on.Name
+	}
+	for _, o := range options {
+		if o.Required && cfg.Options[o.Name] == "" {
+			return fmt.Errorf("target %s needs --%s", name, o.Name)
+		}
+	}
+	for _, given := range slices.Sorted(maps.Keys(cfg.Options)) {
+		if !slices.ContainsFunc(options, func(o Option) bool { return o.Name == given }) {
+			return fmt.Errorf("target %s has no option --%s", name, given)
 		}
 	}
 	return nil

@@ -1,0 +1,181 @@
+package fault
+
+import (
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ublk/server"
+)
+
+// Queue implements server.Target.
+func (t *Target) Queue(q *server.Queue) (server.Handler, error) {
+	if err := q.AllowTimeouts(); err != nil {
+		return nil, err
+	}
+	inner, err := t.serving.Queue(q)
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{
+		target: t, queue: q, inner: inner, chance: chance(t.seed).of(q.ID()),
+		block: 1 << t.params.Basic.LogicalBlockShift, tags: make([]tag, q.Depth()),
+	}
+	h.ringed, _ = inner.(server.RingHandler)
+	t.mu.Lock()
+	t.queues[q] = true
+	t.mu.Unlock()
+	return h, nil
+}
+
+// handler decides the fate of each request of a queue. The n-th one meets the
+// same every time, for the same seed and settings.
+type handler struct {
+	target *Target
+	queue  *server.Queue
+	inner  server.Handler
+	ringed server.RingHandler // inner, if it is one
+	chance chance
+	block  int    // bytes, logical
+	count  uint64 // requests
+	reads  uint64 // of the backend
+	stuck  int    // tags
+	tags   []tag
+}
+
+// tag is what is to become of the request in it.
+type tag struct {
+	stuck   *server.Request // never to be answered
+	errno   unix.Errno      // to be its answer, 0: the target's
+	delayed bool            // its timeout is in flight
+}
+
+// Handle implements server.Handler.
+func (h *handler) Handle(r *server.Request) {
+	p, n := h.target.plan.Load(), h.count
+	h.count++
+	op, off, length := r.Op(), r.Offset(), r.Len()
+	t := &h.tags[r.Tag()]
+	if hit(p.stuck, h.chance.at(n, forStuck), op, off, length) != nil {
+		t.stuck = r
+		h.stuck++
+		return
+	}
+	t.errno = 0
+	if e := hit(p.errors, h.chance.at(n, forError), op, off, length); e != nil {
+		t.errno = e.errno
+	}
+	if d := p.delayOf(h.chance, n, op, off, length); d > 0 {
+		t.delayed = true
+		r.RingTimeout(d)
+		return
+	}
+	h.pass(r)
+}
+
+// hit is the first rule that a request meets for a number from 0 to 1.
+func hit(rules []rule, number float64, op server.Op, off int64, n int) *rule {
+	for i := range rules {
+		r := &rules[i]
+		if !r.covers(op, off, n) {
+			continue
+		}
+		if number < r.share {
+			return r
+		}
+		number = (number - r.share) / (1 - r.share) // what is left is a number again
+	}
+	return nil
+}
+
+func (p *plan) delayOf(c chance, n uint64, op server.Op, off int64, length int) time.Duration {
+	if p.delay == nil || !p.delay.covers(op, off, length) {
+		return 0
+	}
+	return p.delay.of(c.at(n, forDelay), c.at(n, forSpread))
+}
+
+// pass answers a request with its error, or gives it to the target.
+func (h *handler) pass(r *server.Request) {
+	if errno := h.tags[r.Tag()].errno; errno != 0 {
+		r.Complete(-int32(errno))
+		return
+	}
+	h.inner.Handle(r)
+}
+
+// Done implements server.RingHandler.
+func (h *handler) Done(r *server.Request, res int32) {
+	t := &h.tags[r.Tag()]
+	if t.delayed {
+		t.delayed = false
+		h.pass(r)
+		return
+	}
+	if res > 0 && r.Op() == server.OpRead {
+		res = h.shorten(r, res)
+	}
+	h.ringed.Done(r, res)
+}
+
+// shorten makes a read of the backend end early, on a block's boundary. What it
+// read beyond is spoilt where it can be reached: it must not be taken for read.
+func (h *handler) shorten(r *server.Request, res int32) int32 {
+	p := h.target.plan.Load()
+	if p.short == 0 || int(res) <= h.block {
+		return res
+	}
+	n := h.reads
+	h.reads++
+	if h.chance.at(n, forShort) >= p.short {
+		return res
+	}
+	blocks := (int(res) - 1) / h.block // at least one, and not all
+	short := (1 + int(h.chance.at(n, forLength)*float64(blocks))) * h.block
+	if data := r.Data(); data != nil {
+		for i := range data[r.Progress+short : r.Progress+int(res)] {
+			data[r.Progress+short+i] = 0xdb
+		}
+	}
+	return int32(short)
+}
+
+// Wake implements server.Waker: the settings have changed. Stuck requests that
+// they do not cover go on to the target.
+func (h *handler) Wake() {
+	if h.stuck == 0 {
+		return
+	}
+	p := h.target.plan.Load()
+	for i := range h.tags {
+		t := &h.tags[i]
+		if t.stuck == nil || p.holds(t.stuck) {
+			continue
+		}
+		r := t.stuck
+		t.stuck, t.errno = nil, 0
+		h.stuck--
+		h.pass(r)
+	}
+}
+
+func (p *plan) holds(r *server.Request) bool {
+	for i := range p.stuck {
+		if s := &p.stuck[i]; s.share > 0 && s.covers(r.Op(), r.Offset(), r.Len()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close ends the queue: nobody wakes it from here on.
+func (h *handler) Close() error {
+	h.target.mu.Lock()
+	delete(h.target.queues, h.queue)
+	h.target.mu.Unlock()
+	if c, ok := h.inner.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
