@@ -180,7 +180,7 @@ func TestLabHolders(t *testing.T) {
 	if err != nil || len(users) != 1 || users[0].Label != "ublktest" || !strings.HasPrefix(users[0].String(), "device mapper ublktest (dm-") {
 		t.Errorf("users under device mapper: %v, %v", users, err)
 	}
-	run(t, "dmsetup", "remove", "--noudevsync", "ublktest")
+	run(t, "dmsetup", "remove", "--retry", "--noudevsync", "ublktest") // udev may be looking at it
 
 	out, err := exec.Command("losetup", "--find", "--show", device).Output()
 	if err != nil {
