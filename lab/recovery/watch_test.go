@@ -109,7 +109,7 @@ func TestLabWatchRestart(t *testing.T) {
 		t.Fatalf("without its watch the device is %s, server %d", now.State, now.ServerPID)
 	}
 	_ = unix.Kill(second, unix.SIGKILL)
-	becomes(t, c, id, ctrl.Quiesced, second)
+	becomes(t, c, id, ctrl.Quiesced, 0)
 	w = startWatch(t)
 	e := w.await("recovered", about(id, watch.Recovered))
 	if e.Name != "phoenix" {
