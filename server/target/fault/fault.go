@@ -52,8 +52,11 @@ type Target struct {
 // volatile is a Target over one whose content dies with its server.
 type volatile struct {
 	*Target
-	server.Volatile
+	why string
 }
+
+// Volatile implements server.Volatile.
+func (v volatile) Volatile() string { return v.why }
 
 // New wraps inner, which is closed with the result, or on error.
 func New(inner server.Target, o Options) (server.Target, error) {
@@ -63,7 +66,7 @@ func New(inner server.Target, o Options) (server.Target, error) {
 		return nil, errors.Join(err, t.Close())
 	}
 	if v, ok := inner.(server.Volatile); ok {
-		return volatile{t, v}, nil
+		return volatile{t, v.Volatile()}, nil
 	}
 	return t, nil
 }

@@ -108,7 +108,7 @@ func (d *delay) of(which, spread float64) time.Duration {
 }
 
 func parseDelay(p *plan, text string) error {
-	value, rest, _ := strings.Cut(text, ":")
+	value, rest, limited := strings.Cut(text, ":")
 	d := &delay{rule: rule{share: 1}}
 	for part := range strings.SplitSeq(value, ",") {
 		var s step
@@ -134,8 +134,10 @@ func parseDelay(p *plan, text string) error {
 		d.steps = append(d.steps, s)
 	}
 	p.delay = d
-	if err := d.restrict(rest); err != nil {
-		return err
+	if limited {
+		if err := d.restrict(rest); err != nil {
+			return err
+		}
 	}
 	if d.errno != 0 {
 		return errors.New("a delay has no errno")
@@ -194,10 +196,10 @@ func parseStuck(p *plan, text string) (err error) {
 func parseRules(text string) ([]rule, error) {
 	var rules []rule
 	for part := range strings.SplitSeq(text, ",") {
-		share, rest, _ := strings.Cut(part, ":")
+		share, rest, limited := strings.Cut(part, ":")
 		var r rule
 		var err error
-		if r.share, err = parseShare(share); err == nil {
+		if r.share, err = parseShare(share); err == nil && limited {
 			err = r.restrict(rest)
 		}
 		if err != nil {
@@ -224,9 +226,6 @@ func parseShare(text string) (float64, error) {
 // restrict reads what a rule is limited to, in any order: operations, sectors,
 // an errno.
 func (r *rule) restrict(text string) error {
-	if text == "" {
-		return nil
-	}
 	for word := range strings.SplitSeq(text, ":") {
 		if errno := errnoNamed(word); errno != 0 {
 			r.errno = errno
