@@ -4,9 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"runtime"
 	"os/exec"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
