@@ -25,6 +25,7 @@ type detail struct {
 	UsersError   error
 	Stat         *sysfs.Stat
 	Inflight     *sysfs.Inflight
+	Crash        *crashView
 	Page         *pageView // what the server publishes, or published before it died
 	Folder       string    // state folder, "" if there is none
 }
@@ -108,11 +109,13 @@ func (a *app) examineState(r *row) {
 			page, err = readPage(old[0])
 		}
 	}
-	if err != nil {
-		return
+	if err == nil {
+		page.Dead = r.Server == nil || r.Server.PID != page.PID
+		r.Detail.Page = page
 	}
-	page.Dead = r.Server == nil || r.Server.PID != page.PID
-	r.Detail.Page = page
+	if r.Info.State != ctrl.Dead { // else it may have been stopped
+		r.Detail.Crash = lastCrash(dir, r.Detail.Page)
+	}
 }
 
 // readPage reads all queues of a statistics page.
@@ -179,6 +182,7 @@ func detailColumns() []table.Column[row] {
 		{Name: "USERS", Key: "users", Help: "mounts, holders and openers", Value: of(func(_ *row, d *detail) any { return d.userFields() })},
 		{Name: "COUNTERS", Key: "counters", Help: "what the block layer counted", Value: of(func(_ *row, d *detail) any { return orNil(d.counterFields()) })},
 		{Name: "STATS", Key: "stats", Help: "what a server of ours publishes", Value: of(func(_ *row, d *detail) any { return orNil(d.Page.fields()) })},
+		{Name: "CRASH", Key: "crash", Help: "how the last server died, and what it held", Value: of(func(_ *row, d *detail) any { return orNil(d.Crash) })},
 		{Name: "STATE-FOLDER", Key: "state_folder", Help: "folder of a device of ours", Value: func(r row) table.Value {
 			if r.Detail == nil {
 				return table.Null()

@@ -145,6 +145,7 @@ func (p *infoText) device(r *row) {
 	p.users(r)
 	p.counters(r)
 	p.published(r.Detail.Page)
+	p.crash(r.Detail.Crash)
 }
 
 func (p *infoText) info(r *row) {
@@ -261,10 +262,8 @@ func (p *infoText) published(page *pageView) {
 	if page == nil {
 		return
 	}
-	held := "In flight"
 	if page.Dead {
 		p.section(fmt.Sprintf("Statistics of server %d, which is gone", page.PID))
-		held = "When it died"
 	} else {
 		p.section("Statistics of the server")
 	}
@@ -280,10 +279,13 @@ func (p *infoText) published(page *pageView) {
 			p.linef(name+" latency", "p50 %s, p99 %s", timeText(p50), timeText(p99))
 		}
 	}
-	p.linef(held, "%d requests%s", len(page.Held), ifTrue(page.Torn, " (in the middle of a batch)"))
+	if page.Dead { // see crash
+		return
+	}
+	p.linef("In flight", "%d requests%s", len(page.Held), ifTrue(page.Torn, " (in the middle of a batch)"))
 	for _, t := range page.Held {
-		p.linef("", "queue %d tag %d: %s of %d bytes at sector %d%s", t.Queue, t.Tag, t.Op, t.Bytes, t.Sector,
-			ifTrue(!page.Dead, ", since "+units.FormatAge(time.Duration(t.Age*float64(time.Second)))))
+		p.linef("", "queue %d tag %d: %s of %d bytes at sector %d, since %s", t.Queue, t.Tag, t.Op, t.Bytes, t.Sector,
+			units.FormatAge(time.Duration(t.Age*float64(time.Second))))
 	}
 }
 

@@ -235,6 +235,7 @@ func (a *app) recover(ctx context.Context, r *recovery) error {
 			return err
 		}
 	}
+	_ = watch.NoteDeath(a.state.Dir(r.ID)) // only info will miss it
 	var started *server.Started
 	err := a.waiting(fmt.Sprintf("device %d to become LIVE", r.ID), func() string { return "" }, func() (err error) {
 		started, err = a.spawn(ctx, server.Job{Action: server.ActionRecover, ID: r.ID, Config: r.config})

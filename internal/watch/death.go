@@ -42,6 +42,23 @@ func (d Death) Save(dir rundir.Dir) error {
 	return os.Rename(path+".tmp", path)
 }
 
+// NoteDeath remembers the death of the server that the statistics page is of, if
+// no watch has, before the next server puts its own page there.
+func NoteDeath(dir rundir.Dir) error {
+	page, err := stats.Open(dir.Stats())
+	if err != nil {
+		return err
+	}
+	pid := page.PID()
+	if err := page.Close(); err != nil {
+		return err
+	}
+	if last, err := LastDeath(dir); err == nil && last.PID == pid {
+		return nil
+	}
+	return Death{PID: pid, Noticed: time.Now(), InFlight: inFlight(dir, pid)}.Save(dir)
+}
+
 // LastDeath is the death that was remembered last; fs.ErrNotExist if none was.
 func LastDeath(dir rundir.Dir) (Death, error) {
 	var d Death
