@@ -271,7 +271,7 @@ func (r *rule) restrictOps(text string) error {
 // errnoNamed is the errno with a name such as EIO, 0 if there is none.
 func errnoNamed(name string) unix.Errno {
 	for e := unix.Errno(1); e < 134; e++ {
-		if name == unix.ErrnoName(e) {
+		if name != "" && name == unix.ErrnoName(e) {
 			return e
 		}
 	}
