@@ -150,7 +150,11 @@ func (m *Model) body(room int) []string {
 	rows := m.view().size() + 1
 	if over := rows + 1 + len(pane) - room; over > 0 {
 		// Both need more than there is: neither gets less than half.
-		pane = pane[:max(len(pane)-over, min(len(pane), room/2-1), 0)]
+		whole := len(pane)
+		pane = pane[:max(whole-over, min(whole, room/2-1), 0)]
+		if n := len(pane); n < whole && n > 3 && m.level == devices {
+			pane[n-1] = m.text(faint, " …  ⏎ shows all queues")
+		}
 		rows = room - 1 - len(pane)
 	}
 	lines := m.view().draw(m.style, m.width, rows)

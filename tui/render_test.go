@@ -244,3 +244,14 @@ func TestGoldenEmpty(t *testing.T) {
 	d := start(t, &scene{snapshot: Snapshot{Notes: []string{"the ublk driver is not loaded"}}}, Options{}, 0, 0)
 	d.golden("empty-0x0")
 }
+
+func TestGoldenManyQueues(t *testing.T) {
+	s := demo()
+	d := s.details[0]
+	d.Queues = append(d.Queues, d.Queues...)
+	for i := range d.Queues {
+		d.Queues[i].Index = i
+	}
+	s.details[0] = d
+	start(t, s, Options{}, 80, 24).golden("many-queues-80x24")
+}
