@@ -179,8 +179,8 @@ func (d *Device) Publish(path string) error {
 
 // Start opens the char device, starts the queues and makes the device LIVE, by
 // START_DEV or, where it waits for recovery, END_USER_RECOVERY. It returns when
-// I/O is served. On error everything is closed, the device is as before, and
-// only Close may follow.
+// I/O is served, also if ctx ends while the driver is at it. On error everything
+// is closed, the device is as before, and only Close may follow.
 func (d *Device) Start(ctx context.Context) error {
 	recovering := d.info.State == ctrl.Quiesced || d.info.State == ctrl.FailIO
 	if recovering {
@@ -213,9 +213,14 @@ func (d *Device) Start(ctx context.Context) error {
 }
 
 // publish asks the driver to make the device LIVE. It waits for the fetches of
-// all tags, so a queue that fails meanwhile ends it.
+// all tags, so a queue that fails meanwhile ends it. The end of ctx does not:
+// the command cannot be taken back, and 6.12 reads the partition table in it, so
+// that a server that left now would hang the device for good.
 func (d *Device) publish(ctx context.Context, recovering bool) error {
-	ctx, cancel := context.WithCancel(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ctrl.DefaultTimeout)
 	defer cancel()
 	go func() {
 		select {
