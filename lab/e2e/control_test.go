@@ -38,7 +38,7 @@ func TestLabControlCommands(t *testing.T) {
 	// on says what a command gives on kernels that have it.
 	on := func(there bool, c errnoCase) errnoCase {
 		if !there {
-			return errnoCase{c.line, 6, []string{"this kernel lacks", "Linux "}}
+			return errnoCase{c.line, 6, []string{"this kernel has no ", " (Linux ", "\n  All that this kernel has: ublk features\n"}}
 		}
 		return c
 	}
@@ -53,7 +53,7 @@ func TestLabControlCommands(t *testing.T) {
 		{"stop DEV", 0, []string{"STOP_DEV dev_id=" + d.arg + " = 0\n"}},
 		on(try, errnoCase{"stop --safe DEV", 1, []string{"TRY_STOP_DEV: ", "\n  The device is not started: there is nothing to stop.\n"}}),
 		on(resize, errnoCase{"update-size DEV 1G", 1, []string{"UPDATE_SIZE: ", "\n  The device is not started: it has no size to change.\n"}}),
-		on(resize, errnoCase{"resize DEV 2G", 1, []string{"UPDATE_SIZE: ", "\n  The device is not started: it has no size to change.\n"}}),
+		{"resize DEV 2G", 1, []string{"UPDATE_SIZE: ", "\n  The device is not started: it has no size to change.\n"}},
 		on(quiesce, errnoCase{"quiesce DEV", 6, []string{"QUIESCE_DEV: operation not supported\n  The device was added without recovery (ublk add --recovery).\n"}}),
 	} {
 		c.run(t, d)
@@ -65,9 +65,8 @@ func TestLabControlCommands(t *testing.T) {
 		{"start DEV", 1, []string{"START_DEV: file exists\n  The device is started already, or its previous disk is still held open.\n"}},
 		{"set-params DEV dev_sectors=8", 7, []string{"SET_PARAMS: permission denied\n  The device is started, or its old disk is still open"}},
 		on(resize, errnoCase{"update-size DEV 512M", 0, []string{"UPDATE_SIZE dev_id=" + d.arg + " sectors=1048576 = 0\n"}}),
-		on(resize, errnoCase{"resize DEV 256M", 1, []string{"it has 512M (536870912 bytes) now, more than 256M\n  Making it smaller cuts off data."}}),
+		{"resize DEV 256M", 1, []string{"it has ", " bytes) now, more than 256M\n  Making it smaller cuts off data."}},
 		on(resize, errnoCase{"resize --force DEV 256M", 0, nil}),
-		on(resize, errnoCase{"list -b -o SIZE --noheadings DEV", 0, []string{"268435456\n"}}),
 		on(try, errnoCase{"stop --safe DEV", 0, []string{"TRY_STOP_DEV dev_id=" + d.arg + " = 0\n"}}),
 	} {
 		c.run(t, d)

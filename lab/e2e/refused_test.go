@@ -80,7 +80,7 @@ func TestLabFeatures(t *testing.T) {
 	for _, c := range []struct{ feature, since, line string }{
 		{"BATCH_IO", "7.0", "add -t null --batch"},
 		{"USER_RECOVERY_FAIL_IO", "6.13", "add -t null --recovery=fail"},
-		{"AUTO_BUF_REG", "6.16", "add -t loop -f " + file + " --data=auto-reg"},
+		{"SUPPORT_ZERO_COPY", "6.15", "add -t loop -f " + file + " --data=auto-reg"}, // it needs both
 		{"SUPPORT_ZERO_COPY", "6.15", "add -t loop -f " + file + " --zero-copy"},
 		{"NO_AUTO_PART_SCAN", "7.0", "add -t null --no-partition-scan"},
 	} {
@@ -98,14 +98,14 @@ func TestLabFeatures(t *testing.T) {
 	}
 	// These need a device to be refused for.
 	d := add(t, "-t", "null", "--size", "1G", "--recovery")
-	for _, c := range []struct{ feature, since, line string }{
-		{"UPDATE_SIZE", "6.16", "resize " + d.arg + " 2G"},
-		{"UPDATE_SIZE", "6.16", "update-size " + d.arg + " 1G"},
-		{"SAFE_STOP_DEV", "7.0", "stop --safe " + d.arg},
-		{"QUIESCE", "6.16", "quiesce " + d.arg},
+	for _, c := range []struct{ feature, since, line, command string }{
+		{"UPDATE_SIZE", "6.16", "resize " + d.arg + " 2G", "UPDATE_SIZE"},
+		{"UPDATE_SIZE", "6.16", "update-size " + d.arg + " 1G", "UPDATE_SIZE"},
+		{"SAFE_STOP_DEV", "7.0", "stop --safe " + d.arg, "TRY_STOP_DEV"},
+		{"QUIESCE", "6.16", "quiesce " + d.arg, "QUIESCE_DEV"},
 	} {
 		if !has(t, c.feature) {
-			run(t, strings.Fields(c.line)...).fails(t, 6, "UBLK_F_"+c.feature, "Linux "+c.since)
+			run(t, strings.Fields(c.line)...).fails(t, 6, fmt.Sprintf("%s: this kernel has no %s (Linux %s or newer)\n  ", c.command, c.command, c.since))
 		}
 	}
 }
