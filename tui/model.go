@@ -35,6 +35,7 @@ type Model struct {
 	width, height int
 	interval      time.Duration
 	ticks         int // tells the running clock from stopped ones
+	after         func(time.Duration, func(time.Time) tea.Msg) tea.Cmd
 
 	snapshot Snapshot // the last one
 	sampled  bool     // there is one
@@ -68,7 +69,7 @@ const ghostSamples = 3
 func New(ctx context.Context, sampler Sampler, o Options) *Model {
 	m := &Model{
 		ctx: ctx, sampler: sampler, style: style{o.Colour, o.ASCII}, bindings: bindings(), only: o.Only,
-		width: 80, height: 24, interval: o.Interval,
+		width: 80, height: 24, interval: o.Interval, after: tea.Tick,
 	}
 	if m.interval == 0 {
 		m.interval = time.Second
@@ -126,7 +127,7 @@ func (m *Model) tick() tea.Cmd { return m.tickIn(m.interval) }
 func (m *Model) tickIn(d time.Duration) tea.Cmd {
 	m.ticks++
 	ticks := m.ticks
-	return tea.Tick(d, func(time.Time) tea.Msg { return tickMsg{ticks} })
+	return m.after(d, func(time.Time) tea.Msg { return tickMsg{ticks} })
 }
 
 // Update obeys keys and takes in samples.

@@ -3,18 +3,14 @@ package tui
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-
-	"ublk/internal/table"
 )
 
 func TestUpdate(t *testing.T) {
@@ -181,102 +177,6 @@ func TestHelpHasAll(t *testing.T) {
 	}
 }
 
-func randomDevices(r *rand.Rand) []Device {
-	var all []Device
-	for id := range 12 {
-		if r.IntN(3) == 0 {
-			continue
-		}
-		d := Device{ID: id, Queues: r.IntN(4), Depth: r.IntN(70), InFlight: r.IntN(70) - 1, Latency: NoLatency(), Errors: int64(r.IntN(3)) - 1}
-		d.State = []string{"", "DEAD", "LIVE", "QUIESCED", "FAIL_IO"}[r.IntN(5)]
-		d.Health = []string{"", "healthy", "stalled", "parked", "waiting", "failing", "wedged", "dead"}[r.IntN(8)]
-		d.Server = Server{PID: r.IntN(3) * 4000, Alive: r.IntN(2) == 0, Command: []string{"", "kublk", "漢字\x1b[31m\n\x00", "\xff"}[r.IntN(4)], State: "RSDT\x00"[r.IntN(5)], CPU: r.Float64()*3 - 1}
-		d.For, d.AtLeast = time.Duration(r.IntN(1e12)), r.IntN(2) == 0
-		if r.IntN(5) == 0 {
-			d.Silent = time.Duration(r.IntN(1e10))
-		}
-		if r.IntN(2) == 0 {
-			d.Rates = &Rates{Reads: r.ExpFloat64() * 1e5, WriteBytes: r.ExpFloat64() * 1e10, ReadTime: Unknown}
-		}
-		all = append(all, d)
-	}
-	return all
-}
-
-func randomDetail(r *rand.Rand, f focus) Detail {
-	d := Detail{ID: f.id}
-	if r.IntN(6) == 0 {
-		d.Missing = "no reason"
-	}
-	for i := range r.IntN(5) {
-		q := Queue{Index: i, Depth: r.IntN(300), InFlight: r.IntN(20) - 1, Oldest: Unknown, CPU: Unknown, LastCPU: Unknown, Latency: NoLatency()}
-		for tag := range q.Depth {
-			if r.IntN(4) == 0 {
-				q.Tags = append(q.Tags, Tag{Tag: tag + r.IntN(2), Op: "READ", Bytes: 512, Age: time.Duration(r.IntN(3e9)) - 1, Holder: []Holder{Allocated, Delivered, InDriver, Parked, Lost}[r.IntN(5)]})
-			}
-		}
-		d.Queues = append(d.Queues, q)
-	}
-	return d
-}
-
-// TestProperty presses keys at random between random samples. Whatever comes:
-// no panic, the screen fits, and what is selected is there.
-func TestProperty(t *testing.T) {
-	names := []string{"ctrl+z", "ctrl+l", "left", "right", "x", "1", "l"}
-	for _, b := range bindings() {
-		names = append(names, b.keys...)
-	}
-	names = slices.DeleteFunc(names, func(k string) bool { return k == "q" || k == "ctrl+c" })
-	seeds := 150
-	if testing.Short() {
-		seeds = 30
-	}
-	for seed := range seeds {
-		r := rand.New(rand.NewPCG(uint64(seed), 1))
-		m := New(t.Context(), nil, Options{ASCII: seed%2 == 0, Colour: seed%3 == 0})
-		d := &driver{t, m}
-		var pressed []string
-		for range 150 {
-			switch r.IntN(8) {
-			case 0:
-				m.Update(tea.WindowSizeMsg{Width: r.IntN(140), Height: r.IntN(40)})
-			case 1:
-				m.Update(sampleMsg{Snapshot{Devices: randomDevices(r), Notes: []string{"no debugfs"}[:r.IntN(2)]}, detailMsg{randomDetail(r, m.focus()), m.focus()}})
-			default:
-				name := names[r.IntN(len(names))]
-				pressed = append(pressed, name)
-				m.Update(keyOf(name))
-			}
-			if m.asking && r.IntN(2) == 0 {
-				m.Update(detailMsg{randomDetail(r, m.focus()), m.focus()})
-			}
-			d.checkSize()
-			checkSelection(t, m)
-			if t.Failed() {
-				t.Fatalf("seed %d, keys %q", seed, pressed)
-			}
-		}
-	}
-}
-
-func checkSelection(t *testing.T, m *Model) {
-	t.Helper()
-	d := m.devices.selected()
-	switch {
-	case m.devices.size() > 0 && (d == nil || d.ID != m.devices.chosen):
-		t.Errorf("selected device %v, want %d", d, m.devices.chosen)
-	case m.level > devices && d == nil:
-		t.Error("the queues of no device")
-	}
-	if q := m.queues.selected(); q != nil && q.Index != m.queues.chosen {
-		t.Errorf("selected queue %d, want %d", q.Index, m.queues.chosen)
-	}
-	if tag := m.tags.selected(); tag != nil && tag.Tag != m.tags.chosen {
-		t.Errorf("selected tag %d, want %d", tag.Tag, m.tags.chosen)
-	}
-}
-
 // screenWriter looks for texts in what the program draws.
 type screenWriter struct {
 	want  string
@@ -329,74 +229,6 @@ func TestProgram(t *testing.T) {
 			t.Errorf("%s: the screen is not restored: %q", how, out.seen.String())
 		}
 		cancel()
-	}
-}
-
-func TestBatch(t *testing.T) {
-	var out bytes.Buffer
-	o := BatchOptions{Interval: minInterval, Count: 2, Title: true}
-	if err := Batch(t.Context(), &out, demo(), o); err != nil {
-		t.Fatal(err)
-	}
-	samples := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n\n")
-	if len(samples) != 2 || samples[0] != samples[1] {
-		t.Fatalf("%d samples:\n%s", len(samples), out.String())
-	}
-	lines := strings.Split(samples[0], "\n")
-	if len(lines) != 2+5 || !strings.HasPrefix(lines[0], "ublk top   5 devices, 2 live, 1 QUIESCED") || !strings.Contains(lines[4], "912 gone 8s · 16 held") {
-		t.Errorf("sample:\n%s", samples[0])
-	}
-	out.Reset()
-	o.ASCII = true
-	if err := Batch(t.Context(), &out, demo(), o); err != nil || strings.ContainsFunc(out.String(), func(r rune) bool { return r > '~' }) {
-		t.Errorf("not ASCII: %v\n%s", err, out.String())
-	}
-}
-
-func TestBatchJSON(t *testing.T) {
-	var out bytes.Buffer
-	o := BatchOptions{Interval: minInterval, Count: 1, Only: []int{1, 10}, Table: table.Options{Format: table.JSON}}
-	if err := Batch(t.Context(), &out, demo(), o); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 2 {
-		t.Fatalf("%d lines", len(lines))
-	}
-	var null, dead map[string]any
-	if json.Unmarshal([]byte(lines[0]), &null) != nil || json.Unmarshal([]byte(lines[1]), &dead) != nil {
-		t.Fatal(out.String())
-	}
-	for key, want := range map[string]any{
-		"time": "2026-08-01T14:02:11Z", "id": 1.0, "state": "LIVE", "in_flight": 128.0, "iops": 1.1e6, "p99_ns": 39000.0, "errors": 3.0, "server_pid": 4502.0,
-		"server_cpu": 0.9, "queues": 2.0, "name": nil, "unresponsive_seconds": nil,
-	} {
-		if got, there := null[key]; !there || got != want {
-			t.Errorf("%s is %v, want %v", key, got, want)
-		}
-	}
-	for key, value := range dead {
-		if value == nil || slices.Contains([]string{"id", "time", "state", "health", "recovery", "queues", "depth", "server"}, key) {
-			continue
-		}
-		t.Errorf("a dead device has %s: %v", key, value)
-	}
-}
-
-func TestBatchEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := Batch(ctx, io.Discard, demo(), BatchOptions{Interval: time.Hour}); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestTables(t *testing.T) {
-	if err := Devices().Check(); err != nil {
-		t.Error(err)
-	}
-	if err := Lines(nil).Check(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -106,6 +106,7 @@ type driver struct {
 
 func start(t testing.TB, s Sampler, o Options, width, height int) *driver {
 	d := &driver{t, New(t.Context(), s, o)}
+	d.m.after = func(time.Duration, func(time.Time) tea.Msg) tea.Cmd { return nil }
 	d.send(tea.WindowSizeMsg{Width: width, Height: height})
 	d.run(d.m.sample())
 	return d
@@ -116,25 +117,18 @@ func (d *driver) send(msg tea.Msg) {
 	d.run(cmd)
 }
 
-// run runs commands that answer at once, and what their answers ask for. A
-// command that waits is a clock.
+// run runs a command, and what its answer asks for.
 func (d *driver) run(cmd tea.Cmd) {
 	if cmd == nil {
 		return
 	}
-	answer := make(chan tea.Msg, 1)
-	go func() { answer <- cmd() }()
-	select {
-	case msg := <-answer:
-		switch msg := msg.(type) {
-		case tea.BatchMsg:
-			for _, c := range msg {
-				d.run(c)
-			}
-		case sampleMsg, detailMsg:
-			d.send(msg)
+	switch msg := cmd().(type) {
+	case tea.BatchMsg:
+		for _, c := range msg {
+			d.run(c)
 		}
-	case <-time.After(20 * time.Millisecond):
+	case sampleMsg, detailMsg:
+		d.send(msg)
 	}
 }
 
