@@ -56,9 +56,9 @@ func TestProperty(t *testing.T) {
 		names = append(names, b.keys...)
 	}
 	names = slices.DeleteFunc(names, func(k string) bool { return k == "q" || k == "ctrl+c" })
-	seeds := 150
+	seeds := 60
 	if testing.Short() {
-		seeds = 30
+		seeds = 15
 	}
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(uint64(seed), 1))
