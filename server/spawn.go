@@ -105,7 +105,7 @@ func launch(exe string, in, log *os.File) (*child, error) {
 	}
 	// Cloneflags, not Unshareflags: package syscall makes the latter's mounts
 	// private, and a private copy pins every file system that is mounted now.
-	for _, flags := range []uintptr{unix.CLONE_NEWNS, 0} {
+	for _, flags := range []uintptr{ownNamespace(), 0} {
 		cmd := exec.Command(exe, JobCommand)
 		cmd.Args[0] = "ublk"
 		cmd.Dir = "/"
@@ -186,7 +186,7 @@ func Foreground(job Job) error {
 	}
 	runtime.LockOSThread() // the thread that execs is the one that stays
 	_ = unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0)
-	_ = unix.Unshare(unix.CLONE_NEWNS)
+	_ = unix.Unshare(int(ownNamespace()))
 	if fd := int(in.Fd()); fd == jobFD {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	} else {

@@ -22,8 +22,7 @@ type contender struct {
 	name string
 	add  func(id int) []string // a command that leaves /dev/ublkbID LIVE
 	del  func(id int) []string
-	node string   // a device that is there already, instead of add
-	skip []string // workloads that it takes no part in
+	node string // a device that is there already, instead of add
 }
 
 // workload is a load of fio's.

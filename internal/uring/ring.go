@@ -48,7 +48,6 @@ type Ring struct {
 	sqEntries uint32
 	kSQHead   *uint32
 	kSQTail   *uint32
-	kSQFlags  *uint32
 	sqes      []uapi.SQE
 	sqes128   []uapi.SQE128
 
@@ -123,7 +122,7 @@ func (r *Ring) mapRings(p *uapi.RingParams) error {
 		return err
 	}
 	at := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.ringMem[off])) }
-	r.kSQHead, r.kSQTail, r.kSQFlags = at(p.SQOff.Head), at(p.SQOff.Tail), at(p.SQOff.Flags)
+	r.kSQHead, r.kSQTail = at(p.SQOff.Head), at(p.SQOff.Tail)
 	r.kCQHead, r.kCQTail = at(p.CQOff.Head), at(p.CQOff.Tail)
 	r.sqMask, r.sqEntries, r.cqMask = *at(p.SQOff.RingMask), p.SQEntries, *at(p.CQOff.RingMask)
 	r.cqes = unsafe.Slice((*uapi.CQE)(unsafe.Pointer(&r.ringMem[p.CQOff.CQEs])), p.CQEntries)
@@ -227,6 +226,3 @@ func (r *Ring) Advance(n uint32) {
 	r.cqHead += n
 	atomic.StoreUint32(r.kCQHead, r.cqHead)
 }
-
-// overflowed reports completions that wait in the kernel for room in the CQ.
-func (r *Ring) overflowed() bool { return atomic.LoadUint32(r.kSQFlags)&uapi.SQCQOverflow != 0 }

@@ -41,7 +41,7 @@ func TestLabState(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pid := kill(t, c, id)
+			kill(t, c, id)
 			spoiled := tt.spoil(state)
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
@@ -59,7 +59,7 @@ func TestLabState(t *testing.T) {
 			run(t, "recover", name, "-t", "null", "--size", "2G").is(t, 1, "1073741824 bytes", "--size 1073741824")
 			run(t, "recover", name, "-t", "null", "--size", "1G").is(t, 0)
 			run(t, "recover", name).is(t, 7, "has a server")
-			pid = kill(t, c, id)
+			pid := kill(t, c, id)
 			run(t, "recover", name).is(t, 0) // from what was written anew
 			becomes(t, c, id, ctrl.Live, pid)
 		})
