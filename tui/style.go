@@ -1,8 +1,11 @@
 package tui
 
 import (
+	"image/color"
 	"strings"
 	"unicode/utf8"
+
+	"charm.land/lipgloss/v2"
 )
 
 // attr is how text looks. Nothing is told by colour alone.
@@ -29,24 +32,38 @@ var asciiOf = map[rune]rune{
 	'↑': '^', '↓': 'v', '▾': 'v', '▴': '^', '⏎': '<', '≥': '>',
 }
 
-const reset = "\x1b[m"
+// looks are the attributes in lipgloss' terms. What is a colour is left out
+// where there is none, or none is wanted.
+var looks = [...]struct {
+	attr   attr
+	colour bool
+	add    func(lipgloss.Style) lipgloss.Style
+}{
+	{bold, false, func(l lipgloss.Style) lipgloss.Style { return l.Bold(true) }},
+	{reverse, false, func(l lipgloss.Style) lipgloss.Style { return l.Reverse(true) }},
+	{faint, true, foreground(lipgloss.BrightBlack)},
+	{red, true, foreground(lipgloss.Red)},
+	{yellow, true, foreground(lipgloss.Yellow)},
+	{green, true, foreground(lipgloss.Green)},
+	{cyan, true, foreground(lipgloss.Cyan)},
+}
 
-// sequence begins a look; "" is the plain one.
-func (s style) sequence(a attr) string {
-	var codes []string
-	for _, c := range []struct {
-		attr   attr
-		code   string
-		colour bool
-	}{{bold, "1", false}, {faint, "90", true}, {reverse, "7", false}, {red, "31", true}, {yellow, "33", true}, {green, "32", true}, {cyan, "36", true}} {
-		if a&c.attr != 0 && (s.colour || !c.colour) {
-			codes = append(codes, c.code)
+func foreground(c color.Color) func(lipgloss.Style) lipgloss.Style {
+	return func(l lipgloss.Style) lipgloss.Style { return l.Foreground(c) }
+}
+
+// render gives text a look; the plain one changes nothing.
+func (s style) render(a attr, text string) string {
+	look, changed := lipgloss.NewStyle(), false
+	for _, l := range looks {
+		if a&l.attr != 0 && (s.colour || !l.colour) {
+			look, changed = l.add(look), true
 		}
 	}
-	if len(codes) == 0 {
-		return ""
+	if !changed {
+		return text
 	}
-	return "\x1b[" + strings.Join(codes, ";") + "m"
+	return look.Render(text)
 }
 
 // glyphs replaces what the terminal cannot show.
@@ -72,7 +89,8 @@ type line struct {
 	out   strings.Builder
 	used  int
 	width int
-	begun string // the sequence that is in force, "" for none
+	look  attr            // of run
+	run   strings.Builder // text of one look that is not in out yet
 }
 
 func (s style) line(width int) *line { return &line{style: s, width: width} }
@@ -84,25 +102,21 @@ func (l *line) add(a attr, text string) *line {
 		return l
 	}
 	l.used += utf8.RuneCountInString(text)
-	l.begin(l.sequence(a))
-	l.out.WriteString(l.glyphs(text))
+	if a != l.look {
+		l.flush()
+		l.look = a
+	}
+	l.run.WriteString(l.glyphs(text))
 	return l
 }
 
-// begin changes the look of what follows.
-func (l *line) begin(sequence string) {
-	if sequence == l.begun {
-		return
-	}
-	if l.begun != "" {
-		l.out.WriteString(reset)
-	}
-	l.out.WriteString(sequence)
-	l.begun = sequence
+func (l *line) flush() {
+	l.out.WriteString(l.render(l.look, l.run.String()))
+	l.run.Reset()
 }
 
 func (l *line) String() string {
-	l.begin("")
+	l.flush()
 	return l.out.String()
 }
 
