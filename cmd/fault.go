@@ -81,8 +81,8 @@ func (a *app) runFault(ctx context.Context, o *faultOptions, args []string) erro
 	if err != nil {
 		return err
 	}
-	if _, err := server.Remembered(info); err != nil {
-		return fmt.Errorf("device %d: not a disk of type fault of ours: %w", id, err)
+	if cfg, err := server.Remembered(info); err != nil || cfg.Type != "fault" {
+		return hinted(fmt.Errorf("device %d is no disk of type fault", id), "Faults are for disks made for it: ublk add -t fault --on loop -f FILE")
 	}
 	change, err := json.Marshal(o.change)
 	if err != nil {

@@ -48,6 +48,40 @@ func TestLabPowerCut(t *testing.T) {
 	t.Logf("%d synced files survived", len(synced))
 }
 
+// TestLabVolatileCache is what the power cuts above rest on: a kill loses what
+// was not flushed, and nothing else.
+func TestLabVolatileCache(t *testing.T) {
+	c := begin(t)
+	file := sparse(t, filepath.Join(backing(t), "disk"), 16<<20)
+	id := add(t, "-t", "fault", "--on", "loop", "-f", file, "--volatile-cache", "--recovery=reissue")
+	f := openDisk(t, id)
+	const flushed, loose, stable = 0, 1 << 20, 2 << 20
+	await(t, "a write", writing(f, page(t, 1), flushed))
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a write over it", writing(f, page(t, 2), flushed))
+	await(t, "a write elsewhere", writing(f, page(t, 3), loose))
+	if n, err := unix.Pwritev2(int(f.Fd()), [][]byte{page(t, 4)}, stable, unix.RWF_DSYNC); n != 4096 || err != nil {
+		t.Fatal(n, err)
+	}
+	holds(t, f, flushed, 2)
+	holds(t, f, loose, 3)
+	kill(t, c, id)
+	lost(t, c, id, ctrl.Quiesced)
+	run(t, "recover", strconv.Itoa(id))
+	holds(t, f, flushed, 1)
+	holds(t, f, loose, 0)
+	holds(t, f, stable, 4)
+	await(t, "a last write", writing(f, page(t, 5), loose))
+	_ = f.Close()
+	run(t, "del", strconv.Itoa(id)) // an orderly end: nothing is lost
+	content, err := os.ReadFile(file)
+	if err != nil || content[loose] != 5 {
+		t.Errorf("an orderly end lost a write: %v", err)
+	}
+}
+
 // checkSynced makes a disk of what is in the file and looks at it.
 func checkSynced(t *testing.T, file, mnt string, synced []string) {
 	t.Helper()

@@ -178,7 +178,7 @@ func TestLabFaultDelay(t *testing.T) {
 		t.Errorf("writes took %v ns", s.Latency.Mean)
 	}
 	control(t, target, `{"set":{"delay":"160ms-240ms"}}`)
-	within("range, many at once", fio(t, d, "--rw=randread", "--size=4m", "--iodepth=32", "--number_ios=64").Read, 190*time.Millisecond)
+	within("range, many at once", fio(t, d, "--rw=randread", "--size=4m", "--iodepth=8", "--number_ios=24").Read, 190*time.Millisecond)
 	control(t, target, `{"set":{"delay":"p80=200ms"}}`)
 	if s := fio(t, d, "--rw=randread", "--size=4m", "--iodepth=16", "--number_ios=200").Read; s.Latency.Mean < 24e6 || s.Latency.Mean > 100e6 {
 		t.Errorf("a fifth of the reads delayed by 200 ms: %v ns in the mean", s.Latency.Mean)

@@ -172,3 +172,20 @@ func FuzzSettings(f *testing.F) {
 		}
 	})
 }
+
+// TestDecisionsAllocateNothing is for the path of every request.
+func TestDecisionsAllocateNothing(t *testing.T) {
+	p, err := compile(map[string]string{"delay": "p50=1ms,p99=2ms", "error-rate": "1%:read,1%:write", "stuck": "0:flush"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(0)
+	if allocs := testing.AllocsPerRun(1000, func() {
+		n++
+		hit(p.stuck, chance(1).at(n, forStuck), server.OpRead, 0, 4096)
+		hit(p.errors, chance(1).at(n, forError), server.OpRead, 0, 4096)
+		p.delayOf(1, n, server.OpRead, 0, 4096)
+	}); allocs != 0 {
+		t.Errorf("%v allocations a request", allocs)
+	}
+}
