@@ -49,6 +49,12 @@ install:
 	install -Dm644 completions/ublk.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ublk
 	install -Dm644 completions/_ublk $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ublk
 	install -Dm644 completions/ublk.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ublk.fish
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system packaging/ublk-watch.service packaging/ublk@.service
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib/udev/rules.d packaging/60-ublk.rules
+	install -Dm755 -t $(DESTDIR)$(PREFIX)/libexec packaging/ublk-owner
+	install -Dm644 packaging/ublk.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/ublk.conf
+	sed -i -e 's|/usr/sbin/ublk|$(PREFIX)/sbin/ublk|g' -e 's|/usr/libexec/|$(PREFIX)/libexec/|g' $(addprefix $(DESTDIR)$(PREFIX)/,lib/systemd/system/ublk-watch.service \
+		lib/systemd/system/ublk@.service lib/udev/rules.d/60-ublk.rules libexec/ublk-owner)
 
 clean:
 	rm -f ublk

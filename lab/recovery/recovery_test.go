@@ -155,7 +155,7 @@ func becomes(t testing.TB, c *ctrl.Client, id int, state ctrl.State, not int) ct
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		i := info(t, c, id)
-		if i.State == state && i.ServerPID != not {
+		if i.State == state && i.ServerPID != not && (state != ctrl.Live || i.ServerPID > 0) {
 			return i
 		}
 		if time.Now().After(deadline) {
