@@ -62,12 +62,15 @@ func Ask(ctx context.Context, dir rundir.Dir, call Call) (Answer, error) {
 type control struct {
 	listener net.Listener
 	device   *Device
+	dir      rundir.Dir
 	log      *log.Logger
 	mu       sync.Mutex // one call at a time
 }
 
-// listenControl listens at path, replacing what a dead server left there.
-func listenControl(path string, d *Device, l *log.Logger) (*control, error) {
+// listenControl listens in the state folder, replacing what a dead server left
+// there.
+func listenControl(dir rundir.Dir, d *Device, l *log.Logger) (*control, error) {
+	path := dir.Socket()
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -78,7 +81,7 @@ func listenControl(path string, d *Device, l *log.Logger) (*control, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	c := &control{listener: listener, device: d, log: l}
+	c := &control{listener: listener, device: d, dir: dir, log: l}
 	go c.accept()
 	return c, nil
 }
@@ -149,6 +152,9 @@ func (c *control) answer(call Call) (Answer, error) {
 			return Answer{}, err
 		}
 		c.log.Printf("device %d: resized to %d bytes", c.device.info.ID, call.Size)
+		if err := rememberSize(c.dir, call.Size); err != nil {
+			c.log.Printf("device %d: the next server will not know its size: %v", c.device.info.ID, err)
+		}
 		return Answer{Size: call.Size}, nil
 	case "control":
 		t, ok := c.device.target.(Controller)

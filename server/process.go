@@ -186,7 +186,7 @@ func (p *process) goLive(ctx context.Context) error {
 		return err
 	}
 	var err error
-	p.control, err = listenControl(p.dir.Socket(), p.device, p.log)
+	p.control, err = listenControl(p.dir, p.device, p.log)
 	return err
 }
 

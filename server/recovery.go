@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"ublk/ctrl"
@@ -108,6 +109,27 @@ func Remember(info ctrl.DevInfo, cfg Config) error {
 		return err
 	}
 	return writeConfig(dir, info.ServerFlags, cfg)
+}
+
+// rememberSize tells the next server of a device that it was resized. A disk that
+// is all of a file is as large as the file.
+func rememberSize(dir rundir.Dir, bytes int64) error {
+	stored, err := dir.ReadConfig()
+	if err != nil {
+		return err
+	}
+	var cfg Config
+	if err := json.Unmarshal(stored.Body, &cfg); err != nil {
+		return err
+	}
+	if _, sized := cfg.Options["size"]; !sized && cfg.Options["file"] != "" {
+		return nil
+	}
+	if cfg.Options == nil {
+		cfg.Options = map[string]string{}
+	}
+	cfg.Options["size"] = strconv.FormatInt(bytes, 10)
+	return writeConfig(dir, stored.Token, cfg)
 }
 
 func writeConfig(dir rundir.Dir, token uint64, cfg Config) error {

@@ -112,3 +112,25 @@ func TestLabFailIO(t *testing.T) {
 		t.Errorf("after the recovery: %v", err)
 	}
 }
+
+// TestLabResized kills the server of a device that is larger than when it was
+// added: the next one knows.
+func TestLabResized(t *testing.T) {
+	c := begin(t)
+	labtest.RequireFeature(t, c, uapi.FlagUpdateSize)
+	for name, id := range map[string]int{
+		"null":          add(t, "-t", "null", "--size", "1G", "--recovery=reissue"),
+		"all of a file": loopDevice(t, 16<<20, "--recovery=reissue"),
+	} {
+		for _, size := range []string{"2G", "3G"} {
+			run(t, "resize", strconv.Itoa(id), size).is(t, 0)
+			pid := kill(t, c, id)
+			run(t, "recover", strconv.Itoa(id)).is(t, 0)
+			becomes(t, c, id, ctrl.Live, pid)
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/sys/block/ublkb%d/size", id))
+		if err != nil || string(text) != fmt.Sprintln(3<<30/512) {
+			t.Errorf("%s: %s sectors, %v", name, text, err)
+		}
+	}
+}
