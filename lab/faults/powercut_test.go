@@ -60,11 +60,11 @@ func TestLabVolatileCache(t *testing.T) {
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "a write over it", writing(f, page(t, 2), flushed))
-	await(t, "a write elsewhere", writing(f, page(t, 3), loose))
 	if n, err := unix.Pwritev2(int(f.Fd()), [][]byte{page(t, 4)}, stable, unix.RWF_DSYNC); n != 4096 || err != nil {
 		t.Fatal(n, err)
 	}
+	await(t, "a write over it", writing(f, page(t, 2), flushed))
+	await(t, "a write elsewhere", writing(f, page(t, 3), loose))
 	holds(t, f, flushed, 2)
 	holds(t, f, loose, 3)
 	kill(t, c, id)

@@ -29,18 +29,17 @@ func (t *Target) Queue(q *server.Queue) (server.Handler, error) {
 	return h, nil
 }
 
-// handler decides the fate of each request of a queue. The n-th one meets the
-// same every time, for the same seed and settings.
+// handler decides the fate of each request of a queue. The n-th one that a kind
+// of fault can meet meets the same every time, for the same seed and settings.
 type handler struct {
 	target *Target
 	queue  *server.Queue
 	inner  server.Handler
 	ringed server.RingHandler // inner, if it is one
 	chance chance
-	block  int    // bytes, logical
-	count  uint64 // requests
-	reads  uint64 // of the backend
-	stuck  int    // tags
+	block  int              // bytes, logical
+	counts [purposes]uint64 // of numbers drawn
+	stuck  int              // tags
 	tags   []tag
 }
 
@@ -53,25 +52,42 @@ type tag struct {
 
 // Handle implements server.Handler.
 func (h *handler) Handle(r *server.Request) {
-	p, n := h.target.plan.Load(), h.count
-	h.count++
+	p := h.target.plan.Load()
 	op, off, length := r.Op(), r.Offset(), r.Len()
 	t := &h.tags[r.Tag()]
-	if hit(p.stuck, h.chance.at(n, forStuck), op, off, length) != nil {
+	if h.meets(p.stuck, forStuck, op, off, length) != nil {
 		t.stuck = r
 		h.stuck++
 		return
 	}
 	t.errno = 0
-	if e := hit(p.errors, h.chance.at(n, forError), op, off, length); e != nil {
+	if e := h.meets(p.errors, forError, op, off, length); e != nil {
 		t.errno = e.errno
 	}
-	if d := p.delayOf(h.chance, n, op, off, length); d > 0 {
+	if d := h.delay(p.delay, op, off, length); d > 0 {
 		t.delayed = true
 		r.RingTimeout(d)
 		return
 	}
 	h.pass(r)
+}
+
+// next is the next number for a purpose.
+func (h *handler) next(purpose int) float64 {
+	n := h.counts[purpose]
+	h.counts[purpose]++
+	return h.chance.at(n, purpose)
+}
+
+// meets is the rule that a request meets. No number is drawn where there is
+// none that covers it: other requests do not change the course of events.
+func (h *handler) meets(rules []rule, purpose int, op server.Op, off int64, n int) *rule {
+	for i := range rules {
+		if rules[i].covers(op, off, n) {
+			return hit(rules[i:], h.next(purpose), op, off, n)
+		}
+	}
+	return nil
 }
 
 // hit is the first rule that a request meets for a number from 0 to 1.
@@ -89,11 +105,11 @@ func hit(rules []rule, number float64, op server.Op, off int64, n int) *rule {
 	return nil
 }
 
-func (p *plan) delayOf(c chance, n uint64, op server.Op, off int64, length int) time.Duration {
-	if p.delay == nil || !p.delay.covers(op, off, length) {
+func (h *handler) delay(d *delay, op server.Op, off int64, n int) time.Duration {
+	if d == nil || !d.covers(op, off, n) {
 		return 0
 	}
-	return p.delay.of(c.at(n, forDelay), c.at(n, forSpread))
+	return d.of(h.next(forDelay), h.next(forSpread))
 }
 
 // pass answers a request with its error, or gives it to the target.
@@ -126,13 +142,11 @@ func (h *handler) shorten(r *server.Request, res int32) int32 {
 	if p.short == 0 || int(res) <= h.block {
 		return res
 	}
-	n := h.reads
-	h.reads++
-	if h.chance.at(n, forShort) >= p.short {
+	if h.next(forShort) >= p.short {
 		return res
 	}
 	blocks := (int(res) - 1) / h.block // at least one, and not all
-	short := (1 + int(h.chance.at(n, forLength)*float64(blocks))) * h.block
+	short := (1 + int(h.next(forLength)*float64(blocks))) * h.block
 	if data := r.Data(); data != nil {
 		for i := range data[r.Progress+short : r.Progress+int(res)] {
 			data[r.Progress+short+i] = 0xdb

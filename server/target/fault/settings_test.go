@@ -179,13 +179,15 @@ func TestDecisionsAllocateNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := uint64(0)
+	h := &handler{chance: 1}
 	if allocs := testing.AllocsPerRun(1000, func() {
-		n++
-		hit(p.stuck, chance(1).at(n, forStuck), server.OpRead, 0, 4096)
-		hit(p.errors, chance(1).at(n, forError), server.OpRead, 0, 4096)
-		p.delayOf(1, n, server.OpRead, 0, 4096)
+		h.meets(p.stuck, forStuck, server.OpRead, 0, 4096)
+		h.meets(p.errors, forError, server.OpRead, 0, 4096)
+		h.delay(p.delay, server.OpRead, 0, 4096)
 	}); allocs != 0 {
 		t.Errorf("%v allocations a request", allocs)
+	}
+	if h.counts[forStuck] != 0 || h.counts[forError] == 0 || h.counts[forDelay] != h.counts[forError] {
+		t.Errorf("numbers drawn: %v; a rule for flushes is none for reads", h.counts)
 	}
 }
