@@ -40,10 +40,11 @@ func TestMain(m *testing.M) {
 
 // testDevice is a device with recovery and a server in a process of its own.
 type testDevice struct {
-	id     int
-	client *ctrl.Client
-	server *exec.Cmd
-	orders interface{ Write([]byte) (int, error) }
+	id      int
+	client  *ctrl.Client
+	server  *exec.Cmd
+	answers *bufio.Reader
+	orders  interface{ Write([]byte) (int, error) }
 }
 
 func newTestDevice(t *testing.T) *testDevice {
@@ -108,7 +109,8 @@ func (d *testDevice) serve(t *testing.T) {
 	if err := d.server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := bufio.NewReader(ready).ReadString('\n'); err != nil {
+	d.answers = bufio.NewReader(ready)
+	if line, err := d.answers.ReadString('\n'); err != nil {
 		t.Fatalf("the server is not ready: %q, %v", line, err)
 	}
 }
@@ -118,6 +120,9 @@ func (d *testDevice) hold(t *testing.T) {
 	t.Helper()
 	if _, err := d.orders.Write([]byte("hold\n")); err != nil {
 		t.Fatal(err)
+	}
+	if line, err := d.answers.ReadString('\n'); err != nil {
+		t.Fatalf("the server does not hold: %q, %v", line, err)
 	}
 }
 
@@ -159,6 +164,7 @@ func serveMemory(id int) error {
 	go func() {
 		bufio.NewReader(os.Stdin).ReadString('\n')
 		held.Store(true)
+		fmt.Println("held")
 	}()
 	return <-ended
 }
