@@ -184,10 +184,10 @@ func (d *Device) Publish(path string) error {
 func (d *Device) Start(ctx context.Context) error {
 	recovering := d.info.State == ctrl.Quiesced || d.info.State == ctrl.FailIO
 	if recovering {
-		err := retryBusy(ctx, func() error { return d.client.StartRecovery(ctx, d.info.ID) })
-		// 6.12 answers EINVAL when somebody has begun recovery before; the device
-		// is as it should be then.
-		if err != nil && !(errors.Is(err, unix.EINVAL) && d.info.Flags.Has(uapi.FlagUserRecovery)) {
+		if err := d.prime(ctx); err != nil {
+			return err
+		}
+		if err := d.startRecovery(ctx); err != nil {
 			return err
 		}
 		d.accepted = stats.Now()
@@ -210,6 +210,25 @@ func (d *Device) Start(ctx context.Context) error {
 	d.live = stats.Now()
 	d.info.State, d.info.ServerPID = ctrl.Live, os.Getpid()
 	return nil
+}
+
+// startRecovery sends START_USER_RECOVERY until the dead server has been let go
+// of, or the device has been stopped.
+func (d *Device) startRecovery(ctx context.Context) error {
+	err := retryBusy(ctx, func() error {
+		err := d.client.StartRecovery(ctx, d.info.ID)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if now, ierr := d.client.Info(ctx, d.info.ID); ierr == nil && now.State == ctrl.Dead {
+			return fmt.Errorf("device %d: %w", d.info.ID, ErrNotWaiting)
+		}
+		return err
+	})
+	if errors.Is(err, unix.EINVAL) && d.info.Recovery() != ctrl.RecoveryNone {
+		return fmt.Errorf("an earlier recovery was cut off, and this kernel takes no other: %w", err)
+	}
+	return err
 }
 
 // publish asks the driver to make the device LIVE. It waits for the fetches of

@@ -112,7 +112,7 @@ func (c *crash) restore(ctx context.Context) {
 		}
 		changed := d.w.changes() // from before the look at the devices below
 		err := c.attempt(ctx)
-		if err == nil || errors.Is(err, errSettled) || errors.Is(err, errHeld) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, errHeld) || ctx.Err() != nil || c.settled(ctx, err) {
 			return
 		}
 		d.crashes.failed()
@@ -126,6 +126,23 @@ func (c *crash) restore(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// settled says whether the device waits no more: somebody else recovered it,
+// deleted it, or stopped it, which 6.12 does by way of QUIESCED.
+func (c *crash) settled(ctx context.Context, err error) bool {
+	d := c.device
+	info, ierr := d.w.client.Info(ctx, d.id)
+	switch {
+	case errors.Is(ierr, ctrl.ErrNoDevice):
+		return true
+	case ierr != nil || waits(info):
+		return errors.Is(err, errSettled)
+	case info.State == ctrl.Dead:
+		<-c.examined
+		d.emit(Event{Kind: Ended, PID: max(c.pid, 0)})
+	}
+	return true
 }
 
 // pause waits before the next attempt; false if none is needed any more.

@@ -254,3 +254,20 @@ func TestLabStack(t *testing.T) {
 	}
 	labtest.Run(t, "fsck.ext4", "-f", "-n", ctrl.BlockPath(upper))
 }
+
+// TestLabBackOff kills each new server at once: the watch slows down, and says so.
+func TestLabBackOff(t *testing.T) {
+	c := begin(t)
+	id := add(t, "-t", "null", "--recovery=reissue")
+	w := startWatch(t, "--burst", "2")
+	for range 3 {
+		w.await("recovered", recoveredFrom(id, kill(t, c, id)))
+	}
+	e := w.await("back-off", about(id, watch.BackOff))
+	if e.Crashes != 3 || e.Retry != 1 {
+		t.Errorf("%v", e)
+	}
+	if n := len(w.of(watch.BackOff)); n != 1 {
+		t.Errorf("%d times\n%s", n, w.text())
+	}
+}
