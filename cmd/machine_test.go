@@ -32,6 +32,7 @@ type machine struct {
 	state rundir.Root
 	euid  int
 	stdin string
+	token uint64 // of devices that add makes
 
 	openErr error // of the control node
 	spawned []server.Job
@@ -204,7 +205,7 @@ func (m *machine) server(pid, id int) {
 func (m *machine) add(flags uint64) int {
 	m.t.Helper()
 	client := ctrl.New(m.drv)
-	info, err := client.Add(m.t.Context(), ctrl.AddRequest{ID: -1, Queues: 2, Depth: 4, MaxIOBytes: 512 << 10, Flags: flags})
+	info, err := client.Add(m.t.Context(), ctrl.AddRequest{ID: -1, Queues: 2, Depth: 4, MaxIOBytes: 512 << 10, Flags: flags, ServerFlags: m.token})
 	m.must(err)
 	m.mu.Lock()
 	delete(m.deleted, info.ID)

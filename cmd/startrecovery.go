@@ -13,10 +13,10 @@ func newStartRecoveryCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "start-recovery DEVICE",
 		Short: "begin the recovery of a device without server (START_USER_RECOVERY)",
-		Long:  "Send START_USER_RECOVERY: from then on a new server can open the char device. The whole recovery is: ublk recover.\n\n" +
+		Long: "Send START_USER_RECOVERY: from then on a new server can open the char device. The whole recovery is: ublk recover.\n\n" +
 			"Before Linux 6.16, send it only to a device whose server was LIVE: after a recovery that was cut off between this and the last\n" +
 			"fetch, the command can crash the machine. ublk recover knows how to go round that.",
-		RunE:  a.action(func(ctx context.Context, args []string) error { return a.runStartRecovery(ctx, &o, args) }),
+		RunE: a.action(func(ctx context.Context, args []string) error { return a.runStartRecovery(ctx, &o, args) }),
 	}
 	o.flags(a, cmd, 0)
 	return cmd
