@@ -212,25 +212,6 @@ func (d *Device) Start(ctx context.Context) error {
 	return nil
 }
 
-// startRecovery sends START_USER_RECOVERY until the dead server has been let go
-// of, or the device has been stopped.
-func (d *Device) startRecovery(ctx context.Context) error {
-	err := retryBusy(ctx, func() error {
-		err := d.client.StartRecovery(ctx, d.info.ID)
-		if !errors.Is(err, unix.EBUSY) {
-			return err
-		}
-		if now, ierr := d.client.Info(ctx, d.info.ID); ierr == nil && now.State == ctrl.Dead {
-			return fmt.Errorf("device %d: %w", d.info.ID, ErrNotWaiting)
-		}
-		return err
-	})
-	if errors.Is(err, unix.EINVAL) && d.info.Recovery() != ctrl.RecoveryNone {
-		return fmt.Errorf("an earlier recovery was cut off, and this kernel takes no other: %w", err)
-	}
-	return err
-}
-
 // publish asks the driver to make the device LIVE. It waits for the fetches of
 // all tags, so a queue that fails meanwhile ends it. The end of ctx does not:
 // the command cannot be taken back, and 6.12 reads the partition table in it, so

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ublk/ctrl"
 	"ublk/internal/rundir"
 	"ublk/internal/sysfs"
@@ -180,4 +182,23 @@ func AwaitLive(ctx context.Context, client *ctrl.Client, id int) (ctrl.DevInfo, 
 // noticed that much too late at most, from 1 to 50 ms.
 func nextLook(begin time.Time) time.Duration {
 	return min(max(time.Since(begin)/8, time.Millisecond), 50*time.Millisecond)
+}
+
+// startRecovery sends START_USER_RECOVERY until the dead server has been let go
+// of, or the device has been stopped.
+func (d *Device) startRecovery(ctx context.Context) error {
+	err := retryBusy(ctx, func() error {
+		err := d.client.StartRecovery(ctx, d.info.ID)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if now, ierr := d.client.Info(ctx, d.info.ID); ierr == nil && now.State == ctrl.Dead {
+			return fmt.Errorf("device %d: %w", d.info.ID, ErrNotWaiting)
+		}
+		return err
+	})
+	if errors.Is(err, unix.EINVAL) && d.info.Recovery() != ctrl.RecoveryNone {
+		return fmt.Errorf("an earlier recovery was cut off, and this kernel takes no other: %w", err)
+	}
+	return err
 }
