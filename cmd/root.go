@@ -169,8 +169,9 @@ func (a *app) action(do func(ctx context.Context, args []string) error) func(*co
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		signals := make(chan os.Signal, 1)
+		// Never stopped: the process ends next, and a signal that comes when the
+		// work is done must not make it look undone.
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-		defer signal.Stop(signals)
 		go func() {
 			select {
 			case s := <-signals:
