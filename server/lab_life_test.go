@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -97,8 +98,8 @@ func TestLabManyDevices(t *testing.T) {
 func TestLabDeep(t *testing.T) {
 	c := labtest.Require(t)
 	d := targettest.Start(t, c, server.Config{Type: "null", Queues: 8, Depth: 1024}, null.New(1<<30))
-	if got := d.Info(); got.Depth != 1024 {
-		t.Fatalf("depth %d", got.Depth)
+	if got := d.Info(); got.Depth != 1024 || got.Queues != min(8, runtime.NumCPU()) {
+		t.Fatalf("%d queues of depth %d", got.Queues, got.Depth)
 	}
 	fio(t, d, "--rw=randread", "--bs=4k", "--iodepth=1024", "--numjobs=8", "--number_ios=5000", "--thread")
 }
