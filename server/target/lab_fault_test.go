@@ -56,7 +56,7 @@ func TestLabFault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			targettest.Conform(t, c, func(t *testing.T) server.Target {
 				return faulty(t, openLoop(t, loop.Options{File: dev, Size: 40 << 20}), o)
-			})
+			}, "copy", "auto-reg", "copy-batch")
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -105,8 +106,9 @@ func Stop(t testing.TB, d *server.Device) {
 }
 
 // Conform runs the suite on the targets that open makes: empty disks of at
-// least 32 MiB that keep what is written to them.
-func Conform(t *testing.T, c *ctrl.Client, open func(t *testing.T) server.Target) {
+// least 32 MiB that keep what is written to them. In the short run it keeps to
+// the variants that are named, if any are.
+func Conform(t *testing.T, c *ctrl.Client, open func(t *testing.T) server.Target, short ...string) {
 	have, err := c.Features(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +122,9 @@ func Conform(t *testing.T, c *ctrl.Client, open func(t *testing.T) server.Target
 		t.Fatal(err)
 	}
 	for _, v := range Variants(modes) {
+		if len(short) > 0 && os.Getenv("UBLK_LONG") == "" && !slices.Contains(short, v.Name) {
+			continue
+		}
 		t.Run(v.Name, func(t *testing.T) {
 			if err := have.Require(v.Needs); err != nil {
 				t.Skip(err)
