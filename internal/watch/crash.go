@@ -133,16 +133,10 @@ func (c *crash) restore(ctx context.Context) {
 func (c *crash) settled(ctx context.Context, err error) bool {
 	d := c.device
 	info, ierr := d.w.client.Info(ctx, d.id)
-	switch {
-	case errors.Is(ierr, ctrl.ErrNoDevice):
+	if errors.Is(ierr, ctrl.ErrNoDevice) {
 		return true
-	case ierr != nil || waits(info):
-		return errors.Is(err, errSettled)
-	case info.State == ctrl.Dead:
-		<-c.examined
-		d.emit(Event{Kind: Ended, PID: max(c.pid, 0)})
 	}
-	return true
+	return errors.Is(err, errSettled) || ierr == nil && !waits(info)
 }
 
 // pause waits before the next attempt; false if none is needed any more.
@@ -309,6 +303,7 @@ func (c *crash) end(ctx context.Context, del bool, why string) error {
 		return err
 	}
 	<-c.examined
+	d.info.State, d.idle = ctrl.Dead, true // which so need not be reported again
 	if !del {
 		d.emit(Event{Kind: Stopped, Text: why})
 		return nil

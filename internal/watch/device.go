@@ -116,6 +116,8 @@ func (d *device) rest(ctx context.Context) {
 		d.idle = true
 		if d.pid == 0 {
 			d.emit(Event{Kind: Watching, State: d.info.State.String()})
+		} else {
+			d.emit(Event{Kind: Ended, PID: d.pid})
 		}
 	}
 	d.pid, d.known = 0, false
@@ -143,15 +145,33 @@ func (d *device) live(ctx context.Context) {
 	defer cancel()
 	exited := make(chan error, 1)
 	go func() { exited <- handle.Wait(wait) }()
-	select {
-	case err := <-exited:
-		if err == nil {
-			d.lost(ctx, handle)
+	for {
+		select {
+		case err := <-exited:
+			if err == nil {
+				d.lost(ctx, handle)
+			}
+			return
+		case <-d.kick:
+			if d.same(ctx) {
+				continue
+			}
+			cancel()
+			<-exited // it uses handle
+			if handle.Exited() {
+				d.lost(ctx, handle)
+			} else { // stopped, or replaced
+				d.w.pool.collectLater(ctx, d.pid)
+			}
+			return
 		}
-	case <-d.kick:
-		cancel()
-		<-exited // it uses handle
 	}
+}
+
+// same says whether the device is still LIVE with the server that is watched.
+func (d *device) same(ctx context.Context) bool {
+	info, err := d.w.client.Info(ctx, d.id)
+	return err == nil && info.State == ctrl.Live && info.ServerPID == d.pid && info.ServerFlags == d.info.ServerFlags
 }
 
 // lost follows the death of the server. The device is LIVE until the kernel has

@@ -124,6 +124,20 @@ func collect(pid int) (unix.WaitStatus, bool) {
 	return status, err == nil && got == pid
 }
 
+// collectLater does so when a process has ended that may be one.
+func (p *pool) collectLater(ctx context.Context, pid int) {
+	handle, err := sysfs.OpenPIDFD(pid)
+	if err != nil {
+		return
+	}
+	go func() {
+		defer handle.Close()
+		if handle.Wait(ctx) == nil {
+			collect(pid)
+		}
+	}()
+}
+
 // spawn starts a server in the ordinary way, with few others at the same time.
 func (p *pool) spawn(ctx context.Context, job server.Job) (*server.Started, error) {
 	select {
