@@ -205,7 +205,7 @@ func TestDelWaitsForOurServer(t *testing.T) {
 	m.server(pid, 0)
 	m.run("start", "0").want(t, 0)
 	m.leave(0)
-	m.run("del", "0", "--timeout", "0.3").want(t, 8, "its server")
+	m.run("del", "0", "--timeout", "1.5").want(t, 8, "its server")
 	if ids, _ := m.state.IDs(); len(ids) != 1 {
 		t.Error("the state folder of a running server is gone")
 	}
