@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,22 +125,13 @@ func match(ctx context.Context, client *ctrl.Client, info ctrl.DevInfo, cfg Conf
 	if d.mode = ModeOf(info.Flags); d.mode == DataUserCopy && cfg.Data == DataNone {
 		d.mode = DataNone
 	}
-	if !canDo(target, d.mode) {
+	if !slices.Contains(modesOf(target), d.mode) {
 		return nil, fmt.Errorf("device %d was added for data mode %s: this target has only %s", info.ID, d.mode, joinModes(modesOf(target)))
 	}
 	d.cfg.Batch = info.Flags.Has(uapi.FlagBatchIO)
 	var err error
 	d.params, err = client.Params(ctx, info.ID)
 	return d, err
-}
-
-func canDo(t Target, m DataMode) bool {
-	for _, can := range modesOf(t) {
-		if can == m {
-			return true
-		}
-	}
-	return false
 }
 
 // fits refuses a target that is smaller than the device, or read-only behind a

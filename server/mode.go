@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"ublk/ctrl"
@@ -83,12 +84,10 @@ func (m DataMode) buffered() bool { return m == DataCopy || m == DataUserCopy }
 func (m DataMode) pick(t Target, have ctrl.Features, unprivileged bool) (DataMode, error) {
 	modes := modesOf(t)
 	if m != DataAuto {
-		for _, can := range modes {
-			if can == m {
-				return m, checkMode(m, have, unprivileged)
-			}
+		if !slices.Contains(modes, m) {
+			return 0, fmt.Errorf("data mode %s: this target has only %s", m, joinModes(modes))
 		}
-		return 0, fmt.Errorf("data mode %s: this target has only %s", m, joinModes(modes))
+		return m, checkMode(m, have, unprivileged)
 	}
 	var err error
 	for _, can := range modes {
