@@ -145,9 +145,7 @@ func TestLabFrozenServer(t *testing.T) {
 	labtest.Require(t)
 	node, id := labDevice(t, "-t", "null")
 	pid := serverPID(t, id)
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	labtest.Freeze(t, pid)
 	reader := exec.Command("dd", "if="+node, "of=/dev/null", "bs=4k", "count=1", "iflag=direct")
 	if err := reader.Start(); err != nil {
 		t.Fatal(err)

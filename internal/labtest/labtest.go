@@ -5,12 +5,16 @@ package labtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ublk/ctrl"
 )
@@ -52,4 +56,39 @@ func Run(t testing.TB, name string, args ...string) string {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// Freeze stops a process by SIGSTOP and returns when the last of its threads has
+// stopped: until then one of them can still answer a request. The process goes
+// on at the end of the test, if it is there.
+func Freeze(t testing.TB, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGCONT) })
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // the kernel tells a parent alone
+		if stopped(pid) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
+// stopped reports whether every thread of a process is stopped by a signal.
+func stopped(pid int) bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	for _, path := range stats {
+		text, _ := os.ReadFile(path)
+		_, rest, _ := strings.Cut(string(text), ") ") // behind the name
+		if !strings.HasPrefix(rest, "T") {
+			return false
+		}
+	}
+	return true
 }

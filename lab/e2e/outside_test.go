@@ -136,7 +136,7 @@ func TestLabFrozenServer(t *testing.T) {
 		t.Run(s.String(), func(t *testing.T) {
 			d := add(t, "-t", "null")
 			server := d.server(t)
-			_ = syscall.Kill(server, syscall.SIGSTOP)
+			labtest.Freeze(t, server)
 			defer syscall.Kill(server, s)
 			read := start(t, "dd", "if="+d.node, "of=/dev/null", "bs=4k", "count=1", "iflag=direct", "status=none")
 			d.heldBy(t, sysfs.UserOpener, "dd")

@@ -274,11 +274,7 @@ func TestLabTopStopped(t *testing.T) {
 	d := foreign(t, 7)
 	load(t, d.node, 8)
 	server := d.server(t)
-	if err := syscall.Kill(server, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	resume := func() { _ = syscall.Kill(server, syscall.SIGCONT) }
-	t.Cleanup(resume)
+	labtest.Freeze(t, server)
 	term := openTerminal(t, 100, 24)
 	term.keys("$UBLK_BIN top", "Enter")
 	term.shows("1 stalled", fmt.Sprintf("%d kublk stopped", server), "8 held", fmt.Sprintf("kill -CONT %d", server))
@@ -287,7 +283,7 @@ func TestLabTopStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	term.shows("1 wedged", "is being stopped and does not get there")
-	resume()
+	_ = syscall.Kill(server, syscall.SIGCONT)
 	term.shows("1 device · 1 DEAD")
 	if err := stop.Wait(); err != nil {
 		t.Errorf("stop: %v", err)

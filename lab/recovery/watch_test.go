@@ -177,7 +177,7 @@ func TestLabHang(t *testing.T) {
 	id := add(t, "-t", "null", "--recovery=reissue")
 	w := startWatch(t, "--hang-after", "2", "--on-hang=kill")
 	pid := info(t, c, id).ServerPID
-	_ = unix.Kill(pid, unix.SIGSTOP)
+	labtest.Freeze(t, pid)
 	f, err := os.OpenFile(ctrl.BlockPath(id), os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)
