@@ -29,7 +29,7 @@ var allowed = map[string]string{
 	"server/target/targettest": "ctrl server internal/labtest internal/uapi",
 	"tui":                      "internal/table internal/units",
 	"internal/sample":          "ctrl tui internal/units internal/sysfs internal/stats internal/rundir",
-	"internal/watch":           "ctrl server internal/rundir internal/sysfs internal/stats",
+	"internal/watch":           "ctrl server internal/rundir internal/sysfs internal/stats internal/units",
 	"cmd":                      "*",
 	"bench/meter":              "ctrl",
 	"cmd/ublk":                 "cmd",

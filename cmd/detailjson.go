@@ -112,7 +112,8 @@ type pageFields struct {
 	Held      []heldTag             `json:"held"`    // by the server, or when it died
 }
 
-// latency is null where nothing was counted.
+// latency is null where nothing was counted, and where requests were answered
+// in the batch that they came in, which is not measured.
 type latency struct {
 	P50 *uint64 `json:"p50_ns"`
 	P99 *uint64 `json:"p99_ns"`
@@ -144,7 +145,7 @@ func (p *pageView) fields() *pageFields {
 }
 
 func quantile(h *stats.Histogram, p float64) *uint64 {
-	if ns, ok := h.Quantile(p); ok {
+	if ns, ok := h.Quantile(p); ok && ns > 0 {
 		return &ns
 	}
 	return nil

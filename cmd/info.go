@@ -174,7 +174,7 @@ func (p *infoText) recovery(r *row) {
 	text := r.Info.Recovery().String()
 	waiting := ""
 	if d := r.Detail; d.Stat != nil && d.Stat.InFlight > 0 {
-		waiting = fmt.Sprintf("; %d requests wait", d.Stat.InFlight)
+		waiting = "; " + units.Counted(d.Stat.InFlight, "request") + " waiting"
 	}
 	switch r.Info.State {
 	case ctrl.Quiesced:
@@ -246,13 +246,16 @@ func (p *infoText) counters(r *row) {
 		return
 	}
 	p.section("Counters of the block layer")
-	p.linef("Read", "%d requests, %s", s.Read.Ops, p.size(s.Read.Sectors*ctrl.SectorSize))
-	p.linef("Written", "%d requests, %s", s.Write.Ops, p.size(s.Write.Sectors*ctrl.SectorSize))
-	p.linef("Discarded", "%d requests, %s", s.Discard.Ops, p.size(s.Discard.Sectors*ctrl.SectorSize))
+	counts := func(label string, c sysfs.Counts) {
+		p.linef(label, "%s, %s", units.Counted(c.Ops, "request"), p.size(c.Sectors*ctrl.SectorSize))
+	}
+	counts("Read", s.Read)
+	counts("Written", s.Write)
+	counts("Discarded", s.Discard)
 	p.linef("Flushes", "%d", s.FlushOps)
 	inflight := fmt.Sprint(s.InFlight)
 	if i := r.Detail.Inflight; i != nil {
-		inflight += fmt.Sprintf(", in the driver %d reads and %d writes", i.Reads, i.Writes)
+		inflight += fmt.Sprintf(", in the driver %s and %s", units.Counted(i.Reads, "read"), units.Counted(i.Writes, "write"))
 	}
 	p.line("In flight", inflight)
 }
@@ -269,7 +272,7 @@ func (p *infoText) published(page *pageView) {
 	}
 	for kind := range stats.Kinds {
 		if c := page.Count[kind]; c.IOs > 0 {
-			p.linef(kind.String(), "%d requests, %s, %d errors", c.IOs, p.size(c.Bytes), c.Errors)
+			p.linef(kind.String(), "%s, %s, %s", units.Counted(c.IOs, "request"), p.size(c.Bytes), units.Counted(c.Errors, "error"))
 		}
 	}
 	for i, name := range histogramNames {
@@ -282,15 +285,19 @@ func (p *infoText) published(page *pageView) {
 	if page.Dead { // see crash
 		return
 	}
-	p.linef("In flight", "%d requests%s", len(page.Held), ifTrue(page.Torn, " (in the middle of a batch)"))
+	p.linef("In flight", "%s%s", units.Counted(len(page.Held), "request"), ifTrue(page.Torn, " (in the middle of a batch)"))
 	for _, t := range page.Held {
 		p.linef("", "queue %d tag %d: %s of %d bytes at sector %d, since %s", t.Queue, t.Tag, t.Op, t.Bytes, t.Sector,
 			units.FormatAge(time.Duration(t.Age*float64(time.Second))))
 	}
 }
 
-// timeText is a time in nanoseconds with its unit in full: 3ms, not 3m.
+// timeText is a time in nanoseconds with its unit in full: 3ms, not 3m. What was
+// answered in the batch that it came in is not measured.
 func timeText(ns uint64) string {
+	if ns == 0 {
+		return "at once"
+	}
 	return strings.TrimSuffix(units.FormatLatency(time.Duration(ns)), "s") + "s"
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ublk/internal/rundir"
+	"ublk/internal/units"
 	"ublk/internal/watch"
 )
 
@@ -71,7 +72,7 @@ func (p *infoText) crash(c *crashView) {
 		p.line("Noticed", c.Noticed.Local().Format("2006-01-02 15:04:05.000"))
 	}
 	if c.Held != nil {
-		p.linef("It held", "%d requests%s", len(c.Held), ifTrue(c.Torn, ", and was taking more"))
+		p.linef("It held", "%s%s", units.Counted(len(c.Held), "request"), ifTrue(c.Torn, ", and was taking more"))
 	}
 	for _, t := range c.Held {
 		p.linef("", "queue %d tag %d: %s of %d bytes at sector %d, since %s", t.Queue, t.Tag, t.Op, t.Bytes, t.Sector,

@@ -152,7 +152,7 @@ func TestCrashView(t *testing.T) {
 	p := infoText{}
 	how, text := "exit code 2, a panic", "panic: x\n\tat y"+strings.Repeat("\nmore", 50)
 	p.crash(&crashView{PID: 7, How: &how, Held: []heldTag{{Queue: 1, Tag: 2, Op: "write", Sector: 8, Bytes: 4096, Age: 1}}, Torn: true, Panic: &text})
-	for _, want := range []string{"Last crash\n", "7, exit code 2, a panic\n", "1 requests, and was taking more\n", "queue 1 tag 2: write of 4096 bytes at sector 8, since ", "panic: x\n", "    at y\n"} {
+	for _, want := range []string{"Last crash\n", "7, exit code 2, a panic\n", "1 request, and was taking more\n", "queue 1 tag 2: write of 4096 bytes at sector 8, since ", "panic: x\n", "    at y\n"} {
 		if !strings.Contains(p.b.String(), want) {
 			t.Errorf("%q is not in\n%s", want, p.b.String())
 		}

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +14,7 @@ type statOptions struct {
 	devices deviceArgs
 	output  outputOptions
 	count   int
-	delay   string
+	delay   time.Duration
 }
 
 // statTable is that of top with other columns in front.
@@ -24,7 +25,7 @@ func statColumns() []string {
 }
 
 func newStatCommand(a *app) *cobra.Command {
-	var o statOptions
+	o := statOptions{delay: time.Second}
 	cmd := &cobra.Command{
 		Use:   "stat [DEVICE...]",
 		Short: "print what devices do, a line each and interval",
@@ -41,8 +42,8 @@ func newStatCommand(a *app) *cobra.Command {
 	})
 	o.devices.many(a, cmd, true)
 	flags := cmd.Flags()
-	flags.StringVarP(&o.delay, "delay", "d", "1", "length of an interval, `SECONDS`")
-	flags.IntVarP(&o.count, "count", "c", 0, "end after `COUNT` intervals")
+	delayOption(flags, &o.delay, "length of an interval, `SECONDS`")
+	countOption(flags, &o.count, "c", "end after `COUNT` intervals")
 	addOutputFlags(cmd, &o.output, statTable())
 	return cmd
 }
@@ -52,16 +53,9 @@ func (a *app) runStat(ctx context.Context, o *statOptions, args []string) error 
 	if _, err := checkColumns(statTable(), options); err != nil {
 		return err
 	}
-	delay, err := parseDelay(o.delay)
-	if err != nil {
-		return err
-	}
-	if o.count < 0 {
-		return usagef("-c %d: how many intervals to print, 1 or more", o.count)
-	}
-	only, err := a.watched(ctx, &o.devices, args)
-	if err != nil {
-		return err
+	only, missing := a.watched(ctx, &o.devices, args)
+	if missing != nil && len(only) == 0 {
+		return missing
 	}
 	sampler, err := a.sampler(only)
 	if err != nil {
@@ -69,6 +63,6 @@ func (a *app) runStat(ctx context.Context, o *statOptions, args []string) error 
 	}
 	defer sampler.Close()
 	return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, tui.BatchOptions{
-		Interval: delay, Count: o.count, Only: only, Table: options, Columns: statColumns(), ASCII: a.asciiOnly(), Notes: a.note,
-	}))
+		Interval: o.delay, Count: o.count, Only: only, Table: options, Columns: statColumns(), ASCII: a.asciiOnly(), Notes: a.note,
+	}), missing)
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"ublk/internal/sample"
 	"ublk/internal/table"
@@ -23,11 +25,11 @@ type topOptions struct {
 	batch   bool
 	json    bool
 	count   int
-	delay   string
+	delay   time.Duration
 }
 
 func newTopCommand(a *app) *cobra.Command {
-	var o topOptions
+	o := topOptions{delay: time.Second}
 	cmd := &cobra.Command{
 		Use:   "top [DEVICE...]",
 		Short: "watch devices, their queues and their requests",
@@ -35,7 +37,7 @@ func newTopCommand(a *app) *cobra.Command {
 			"Nothing on the screen changes a device. Of servers of ours it shows latencies and the age of every request;\n" +
 			"of others what the kernel knows, which without root is less.\n\n" +
 			"Where standard output is no terminal, or TERM is dumb, samples are printed as text, as with -b: the first one after one interval.\n\n" +
-			"Keys:\n" + tui.KeyHelp(),
+			"Keys:\n" + tui.KeyHelp() + "\nColumns:\n" + tui.ColumnHelp(),
 		Example: "  ublk top\n  ublk top -b -n 3 -d 0.5\n  ublk top -J -n 1 | jq .p99_ns",
 		RunE:    a.action(func(ctx context.Context, args []string) error { return a.runTop(ctx, &o, args) }),
 	}
@@ -43,22 +45,15 @@ func newTopCommand(a *app) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.batch, "batch", "b", false, "print text instead of a screen")
 	flags.BoolVarP(&o.json, "json", "J", false, "print a JSON object a line for every device and sample")
-	flags.IntVarP(&o.count, "count", "n", 0, "end after `COUNT` samples, when printing")
-	flags.StringVarP(&o.delay, "delay", "d", "1", "take a sample every `SECONDS`")
+	countOption(flags, &o.count, "n", "end after `COUNT` samples, when printing")
+	delayOption(flags, &o.delay, "take a sample every `SECONDS`")
 	return cmd
 }
 
 func (a *app) runTop(ctx context.Context, o *topOptions, args []string) error {
-	delay, err := parseDelay(o.delay)
-	if err != nil {
-		return err
-	}
-	if o.count < 0 {
-		return usagef("-n %d: how many samples to print, 1 or more", o.count)
-	}
-	only, err := a.watched(ctx, &o.devices, args)
-	if err != nil {
-		return err
+	only, missing := a.watched(ctx, &o.devices, args)
+	if missing != nil && len(only) == 0 {
+		return missing
 	}
 	sampler, err := a.sampler(only)
 	if err != nil {
@@ -67,14 +62,14 @@ func (a *app) runTop(ctx context.Context, o *topOptions, args []string) error {
 	defer sampler.Close()
 	dumb := a.getenv("TERM") == "" || a.getenv("TERM") == "dumb"
 	if o.batch || o.json || dumb || !isTerminal(a.stdout) {
-		b := tui.BatchOptions{Interval: delay, Count: o.count, Only: only, Title: true, ASCII: a.asciiOnly(), Notes: a.note}
+		b := tui.BatchOptions{Interval: o.delay, Count: o.count, Only: only, Title: true, ASCII: a.asciiOnly(), Notes: a.note}
 		if o.json {
 			b.Table.Format = table.JSON
 		}
-		return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, b))
+		return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, b), missing)
 	}
-	options := tui.Options{Interval: delay, Only: only, Colour: a.colour(a.stdout), ASCII: a.asciiOnly()}
-	return a.ended(ctx, tui.Run(ctx, a.terminalInput(), a.stdout, os.Environ(), sampler, options))
+	options := tui.Options{Interval: o.delay, Only: only, Colour: a.colour(a.stdout), ASCII: a.asciiOnly()}
+	return a.ended(ctx, tui.Run(ctx, a.terminalInput(), a.stdout, os.Environ(), sampler, options), missing)
 }
 
 // terminalInput is nil where standard input is no terminal: then the keys come
@@ -86,7 +81,8 @@ func (a *app) terminalInput() io.Reader {
 	return nil
 }
 
-// watched resolves the devices to watch, which must exist; none is all.
+// watched resolves the devices to watch; none is all. Of several those that are
+// missing are told of, and the rest is watched: the error is for the end.
 func (a *app) watched(ctx context.Context, devices *deviceArgs, args []string) (only []int, err error) {
 	err = devices.each(ctx, a, args, func(_ context.Context, id int) error {
 		if _, err := a.fs.CharDev(id); err != nil {
@@ -114,12 +110,16 @@ func (a *app) sampler(only []int) (*sample.Sampler, error) {
 // note says on standard error what a monitor cannot see.
 func (a *app) note(text string) { fmt.Fprintf(a.stderr, "ublk: %s: %s\n", a.name, table.Escape(text)) }
 
-// ended is the error of a monitor that ended. One that a signal ended says nothing.
-func (a *app) ended(ctx context.Context, err error) error {
-	if signal := a.caught(); err == nil && ctx.Err() != nil && signal != 0 {
+// ended is the error of a monitor that ended. One that a signal ended says
+// nothing; otherwise missing tells of devices that were not there.
+func (a *app) ended(ctx context.Context, err, missing error) error {
+	switch signal := a.caught(); {
+	case err != nil:
+		return err
+	case ctx.Err() != nil && signal != 0:
 		return reportedError{128 + int(signal)}
 	}
-	return err
+	return missing
 }
 
 // asciiOnly says whether the terminal's character set may have no more.
@@ -136,13 +136,18 @@ func (a *app) asciiOnly() bool {
 // The intervals that a monitor can be asked for.
 const minDelay, maxDelay = 50 * time.Millisecond, 24 * time.Hour
 
-func parseDelay(text string) (time.Duration, error) {
-	delay, err := units.ParseDuration(text)
-	switch {
-	case err != nil:
-		return 0, usageError{err}
-	case delay < minDelay || delay > maxDelay:
-		return 0, usagef("-d %s: from %v to a day", text, minDelay)
-	}
-	return delay, nil
+// delayOption is how long an interval of a monitor is.
+func delayOption(flags *pflag.FlagSet, into *time.Duration, usage string) {
+	option(flags, into, "delay", "d", "1", usage, func(text string) (time.Duration, error) {
+		delay, err := units.ParseDuration(text)
+		if err == nil && (delay < minDelay || delay > maxDelay) {
+			err = fmt.Errorf("from %v to a day", minDelay)
+		}
+		return delay, err
+	})
+}
+
+// countOption is how many intervals a monitor prints; without it there is no end.
+func countOption(flags *pflag.FlagSet, into *int, short, usage string) {
+	option(flags, into, "count", short, "", usage, number(1, math.MaxInt32))
 }

@@ -46,8 +46,14 @@ func TestTopJSON(t *testing.T) {
 		IOPS     float64 `json:"iops"`
 		PID      int     `json:"server_pid"`
 		Health   string  `json:"health"`
+		Server   struct {
+			PID     int      `json:"pid"`
+			Command string   `json:"command"`
+			Alive   bool     `json:"alive"`
+			CPU     *float64 `json:"cpu"`
+		} `json:"server"`
 	}
-	if err := json.Unmarshal([]byte(r.stdout), &d); err != nil || d.State != "LIVE" || d.InFlight != 3 || d.PID != 4411 || d.Health != "healthy" {
+	if err := json.Unmarshal([]byte(r.stdout), &d); err != nil || d.State != "LIVE" || d.InFlight != 3 || d.PID != 4411 || d.Server.PID != 4411 || !d.Server.Alive || d.Server.Command != "server" || d.Health != "healthy" {
 		t.Errorf("%+v, %v: %+v", d, err, r)
 	}
 }
@@ -65,11 +71,22 @@ func TestStat(t *testing.T) {
 	m.run("stat", "-d", "0.05", "-c", "1", "--output-all").want(t, 0, "TIME", "P99.9", "SILENT")
 }
 
+// TestMissingDevice watches the devices that there are, and tells of others.
+func TestMissingDevice(t *testing.T) {
+	m := watchedMachine(t)
+	for _, command := range []string{"stat -c", "top -n"} {
+		args := append(strings.Fields(command), "1", "-d", "0.05", "0", "9")
+		m.run(args...).want(t, 3, "device 9: no such device", "LIVE")
+	}
+	m.run("stat", "-c", "1", "8", "9").want(t, 4, "device 8: no such device", "device 9: no such device")
+}
+
 func TestTopUsage(t *testing.T) {
 	m := watchedMachine(t)
 	m.run("top", "-d", "soon").want(t, 64, `"soon"`)
 	m.run("top", "-d", "0").want(t, 64, "from 50ms")
 	m.run("top", "-n", "-1").want(t, 64)
+	m.run("top", "-n", "0").want(t, 64, "a number from 1")
 	m.run("stat", "-c", "-1").want(t, 64)
 	m.run("stat", "-o", "P100").want(t, 64, "unknown column")
 	m.run("top", "-n", "1", "7").want(t, 4, "device 7: no such device")

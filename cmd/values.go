@@ -32,7 +32,9 @@ func (p *parsed[T]) Set(text string) error {
 }
 
 func (p *parsed[T]) String() string { return p.text }
-func (p *parsed[T]) Type() string   { return "string" }
+
+// Type is not "string", of which the help would quote the default.
+func (p *parsed[T]) Type() string { return "value" }
 
 // number parses whole numbers of a range.
 func number(least, most int) func(string) (int, error) {

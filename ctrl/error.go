@@ -41,8 +41,11 @@ func newError(op uint32, dev int, err error) error {
 }
 
 func (e *Error) Error() string {
-	if e.Dev < 0 {
+	switch {
+	case e.Dev < 0:
 		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	case errors.Is(e, ErrNoDevice): // whatever was asked
+		return fmt.Sprintf("device %d: %v", e.Dev, ErrNoDevice)
 	}
 	return fmt.Sprintf("device %d: %s: %v", e.Dev, e.Op, e.Err)
 }

@@ -106,7 +106,7 @@ func TestErrorFromParts(t *testing.T) {
 	if errors.Is(size, ctrl.ErrNoDevice) || !errors.Is(size, ctrl.ErrNotStarted) {
 		t.Error("UPDATE_SIZE")
 	}
-	if got := stop.Error(); got != "device 3: STOP_DEV: no such device" {
+	if got := stop.Error(); got != "device 3: no such device" {
 		t.Error(got)
 	}
 }

@@ -72,7 +72,7 @@ func ServeJob(open Opener, ready func(Job, *Started)) error {
 		p.say(report{Error: toWire(err)})
 		return err
 	}
-	p.log.Printf("device %d: LIVE, %s, %d queues of depth %d, data %s", started.ID, p.job.Config.Type, started.Queues, started.Depth, started.Mode)
+	p.log.Printf("device %d: LIVE, %s, queues %d, depth %d, data %s", started.ID, p.job.Config.Type, started.Queues, started.Depth, started.Mode)
 	for _, w := range started.Warnings {
 		p.log.Printf("warning: %s", w)
 	}

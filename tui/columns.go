@@ -29,6 +29,13 @@ func Devices() table.Table[Device] {
 	return t
 }
 
+// ColumnHelp says what the columns of the screen mean, an indented line each.
+func ColumnHelp() string {
+	t := Devices()
+	t.Columns = t.Columns[:len(t.Default)]
+	return t.Help()
+}
+
 // deviceColumns are those of the screen, from left to right.
 func deviceColumns() []column[Device] {
 	return []column[Device]{
@@ -48,14 +55,14 @@ func deviceColumns() []column[Device] {
 			Value: bytesRate(func(r *Rates) float64 { return r.ReadBytes })}},
 		{rank: 5, tight: 7, width: 7, gap: 2, largest: true, Column: table.Column[Device]{Name: "WRITE/s", Key: "write_bytes_per_second", Help: "bytes written a second", Right: true,
 			Value: bytesRate(func(r *Rates) float64 { return r.WriteBytes })}},
-		{rank: 10, tight: 4, width: 4, gap: 2, largest: true, Column: table.Column[Device]{Name: "P50", Key: "p50_ns", Help: "median of what the server took for reads and writes", Right: true,
+		{rank: 10, tight: 4, width: 4, gap: 2, largest: true, Column: table.Column[Device]{Name: "P50", Key: "p50_ns", Help: "median of what the server took for reads and writes; - of none, or of those answered at once", Right: true,
 			Value: latency(func(l Latency) time.Duration { return l.P50 })}},
 		{rank: 6, tight: 4, width: 4, gap: 2, largest: true, Column: table.Column[Device]{Name: "P99", Key: "p99_ns", Help: "99th percentile of it", Right: true,
 			Value: latency(func(l Latency) time.Duration { return l.P99 })}},
 		{rank: 7, tight: 3, width: 3, gap: 2, largest: true, Column: table.Column[Device]{Name: "ERR", Key: "errors", Help: "requests that the server failed since it started", Right: true,
 			Value: func(d Device) table.Value { return number(d.Errors) }}},
 		{rank: 0, tight: 6, width: 6, gap: 2, Column: table.Column[Device]{Name: "SERVER", Key: "server", Help: "process that serves the device, or what became of it",
-			Value: func(d Device) table.Value { return text(d.ServerText()) }}},
+			Value: server}},
 	}
 }
 
@@ -106,6 +113,31 @@ func inFlight(d Device) table.Value {
 		return table.Int(d.InFlight)
 	}
 	return table.Custom(fmt.Sprintf("%d/%d", d.InFlight, d.Queues*d.Depth), int64(d.InFlight))
+}
+
+// server is in words on the screen, and the process by its parts in JSON.
+func server(d Device) table.Value {
+	type process struct {
+		PID     *int     `json:"pid"`
+		Command *string  `json:"command"`
+		Alive   bool     `json:"alive"`
+		CPU     *float64 `json:"cpu"`
+	}
+	words := d.ServerText()
+	if words == "-" {
+		return table.Null()
+	}
+	p := process{Alive: d.Server.Alive}
+	if d.Server.PID > 0 {
+		p.PID = &d.Server.PID
+	}
+	if d.Server.Command != "" {
+		p.Command = &d.Server.Command
+	}
+	if d.Server.CPU >= 0 {
+		p.CPU = &d.Server.CPU
+	}
+	return table.Custom(words, p)
 }
 
 func text(s string) table.Value { return known(s != "", table.String(s)) }

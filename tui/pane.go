@@ -2,7 +2,6 @@ package tui
 
 import (
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -10,18 +9,19 @@ import (
 type sign struct {
 	sign  string
 	look  attr
-	short string // for the legend below the tags; "" is not there
+	short string // for the legend below the tags
+	rare  bool   // the legend has it only when it is to be seen
 	help  string
 }
 
 func cellSigns() []sign {
 	return []sign{
-		{"█", red, "≥1s", "a server of ours has had it for a second or longer"},
-		{"▓", yellow, "≥10ms", "for 10 milliseconds or longer"},
-		{"▪", green, "<10ms", "for less; of other servers: for a time that is not known"},
-		{"▫", cyan, "", "waits for a server"},
-		{"◦", plain, "", "in the kernel, before or after the server"},
-		{"·", faint, "free", "free"},
+		{"█", red, "≥1s", false, "a server of ours has had it for a second or longer"},
+		{"▓", yellow, "≥10ms", false, "for 10 milliseconds or longer"},
+		{"▪", green, "<10ms", false, "for less; of other servers: for a time that is not known"},
+		{"▫", cyan, "waits", true, "waits for a server"},
+		{"◦", plain, "in the kernel", true, "in the kernel, before or after the server"},
+		{"·", faint, "free", false, "free"},
 	}
 }
 
@@ -73,10 +73,11 @@ func (m *Model) paneLines() []*line {
 		return append(lines, m.line(faint, fmt.Sprintf(" %d  is gone", d.ID)))
 	}
 	if m.level != devices {
-		if q := m.queues.selected(); q != nil {
-			lines = append(lines, m.queuePane(d, q)...)
+		q := m.queues.selected()
+		if q == nil {
+			return lines
 		}
-		return m.legend(lines)
+		return m.legend(append(lines, m.queuePane(d, q)...), *q)
 	}
 	known := m.seen.some && m.seen.id == d.ID
 	switch {
@@ -90,7 +91,7 @@ func (m *Model) paneLines() []*line {
 	for i := range m.detail.Queues {
 		lines = append(lines, m.queuePane(d, &m.detail.Queues[i])...)
 	}
-	return m.legend(lines)
+	return m.legend(lines, m.detail.Queues...)
 }
 
 // queuePane is a queue in words and its tags as cells.
@@ -122,6 +123,14 @@ func cpuText(cpu float64) string {
 	return fmt.Sprintf("%.2f", cpu)
 }
 
+// cellsPerLine spreads depth tags evenly over as few lines as a screen allows,
+// in eights that can be counted.
+func cellsPerLine(depth, width int) int {
+	lines := max((depth+width-1)/width, 1)
+	even := ((depth+lines-1)/lines + 7) &^ 7
+	return min(even, width)
+}
+
 // cells are the tags of a queue, one cell each, as many lines as they need.
 func (m *Model) cells(q *Queue) []*line {
 	kinds := make([]int, q.Depth)
@@ -140,45 +149,42 @@ func (m *Model) cells(q *Queue) []*line {
 	}
 	var lines []*line
 	signs := cellSigns()
-	for from := 0; from < q.Depth; {
+	each := cellsPerLine(q.Depth, m.width-2)
+	for from := 0; from < q.Depth; from += each {
 		l := m.style.line(m.width).pad(plain, 1)
-		for from < q.Depth && l.used < m.width-1 {
-			// Equal cells next to each other are drawn in one go.
-			to := from + 1
-			for to < q.Depth && to-from < m.width-1-l.used && kinds[to] == kinds[from] && to != chosen && from != chosen {
-				to++
+		for tag := from; tag < min(from+each, q.Depth); tag++ {
+			s := signs[kinds[tag]]
+			if tag == chosen {
+				s.look |= reverse
 			}
-			s := signs[kinds[from]]
-			look := s.look
-			if from == chosen {
-				look |= reverse
-			}
-			l.add(look, strings.Repeat(s.sign, to-from))
-			from = to
+			l.add(s.look, s.sign)
 		}
 		lines = append(lines, l)
 	}
 	return lines
 }
 
-// legend explains the cells, behind the last of them where there is room.
-func (m *Model) legend(lines []*line) []*line {
-	width := 0
-	var known []sign
-	for _, s := range cellSigns() {
-		if s.short != "" {
-			known = append(known, s)
-			width += 3 + len([]rune(s.short)) + 1
+// legend explains the cells of these queues, behind the last of them where there
+// is room.
+func (m *Model) legend(lines []*line, of ...Queue) []*line {
+	signs := cellSigns()
+	seen := make([]bool, len(signs))
+	for _, q := range of {
+		for i := range q.Tags {
+			seen[signOf(&q.Tags[i])] = true
 		}
 	}
-	if len(lines) == 0 || m.width-lines[len(lines)-1].used < width+3 {
-		lines = append(lines, m.style.line(m.width))
+	legend := m.style.line(m.width).pad(plain, 1)
+	for i, s := range signs {
+		if !s.rare || seen[i] {
+			legend.add(plain, "  ").add(s.look, s.sign).add(faint, " "+s.short)
+		}
 	}
-	l := lines[len(lines)-1]
-	l.pad(plain, l.used+1)
-	for _, s := range known {
-		l.add(plain, "  ").add(s.look, s.sign).add(faint, " "+s.short)
+	last := len(lines) - 1
+	if last < 0 || lines[last].used+legend.used > m.width {
+		return append(lines, legend)
 	}
+	lines[last].join(legend)
 	return lines
 }
 

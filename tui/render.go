@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -44,21 +45,35 @@ func (m *Model) lines() []string {
 func (m *Model) text(a attr, text string) string { return m.line(a, text).String() }
 
 func (m *Model) header() string {
-	pace := "every " + paceText(m.interval)
-	switch late := time.Since(m.asked); {
-	case m.paused:
-		pace = "PAUSED"
-	case m.asking && late > m.interval+lateAfter:
-		pace = "waiting " + units.FormatAge(late)
+	l := m.style.line(m.width)
+	l.add(bold, "ublk top").add(plain, "   ")
+	title := m.title()
+	room := m.width - l.used - utf8.RuneCountInString(title) - 2
+	right := ""
+	for _, right = range m.rights() {
+		if len(right) <= room {
+			break
+		}
 	}
+	l.add(plain, clip(title, m.width-l.used-len(right)-2))
+	return l.right(plain, right).String()
+}
+
+// rights are what the header ends with, from what there should be room for to
+// what there must be room for: nothing, unless it is out of the ordinary.
+func (m *Model) rights() []string {
 	clock := "--:--:--"
 	if m.sampled {
 		clock = m.snapshot.Time.Format("15:04:05")
 	}
-	right := pace + "   " + clock
-	l := m.style.line(m.width)
-	l.add(bold, "ublk top").add(plain, "   ").add(plain, clip(m.title(), m.width-l.used-len([]rune(right))-2))
-	return l.right(plain, right).String()
+	switch late := time.Since(m.asked); {
+	case m.paused:
+		return []string{"PAUSED   " + clock, "PAUSED"}
+	case m.asking && late > m.interval+lateAfter:
+		waiting := "waiting " + units.FormatAge(late)
+		return []string{waiting + "   " + clock, waiting}
+	}
+	return []string{"every " + paceText(m.interval) + "   " + clock, clock, ""}
 }
 
 // lateAfter is how long a sample may take beyond the interval before the screen says so.
@@ -215,6 +230,10 @@ func (m *Model) help() []string {
 	lines = append(lines, "", m.text(bold, "Requests"))
 	for _, c := range cellSigns() {
 		lines = append(lines, m.style.line(m.width).add(plain, "  ").add(c.look, c.sign).add(plain, "     "+c.help).String())
+	}
+	lines = append(lines, "", m.text(bold, "Columns"))
+	for text := range strings.Lines(ColumnHelp()) {
+		lines = append(lines, m.text(plain, strings.TrimSuffix(text, "\n")))
 	}
 	if len(lines) > m.height-1 {
 		lines = lines[:m.height-1]

@@ -66,7 +66,9 @@ type Rates struct {
 func (r *Rates) IOPS() float64 { return r.Reads + r.Writes + r.Others }
 
 // Latency holds percentiles of what the server took for reads and writes in the
-// interval; each is Unknown where the server publishes none or had none.
+// interval; each is Unknown where the server publishes none or had none, and
+// where it answered requests in the batch that they came in, which it does not
+// measure.
 type Latency struct{ P50, P90, P99, P999 time.Duration }
 
 // NoLatency is the latency of a server that publishes none.

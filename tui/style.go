@@ -110,6 +110,13 @@ func (l *line) add(a attr, text string) *line {
 	return l
 }
 
+// join appends a line that there is room for.
+func (l *line) join(o *line) {
+	l.flush()
+	l.out.WriteString(o.String())
+	l.used += o.used
+}
+
 func (l *line) flush() {
 	l.out.WriteString(l.render(l.look, l.run.String()))
 	l.run.Reset()

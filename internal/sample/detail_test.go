@@ -195,6 +195,33 @@ func TestOwnServer(t *testing.T) {
 	}
 }
 
+// TestAtOnce has no latency for requests answered in the batch that they came in.
+func TestAtOnce(t *testing.T) {
+	m := newMachine(t)
+	m.add(2, 1, 16)
+	w := m.ours(t, 2)
+	m.disks(map[int]disk{2: {}})
+	s := m.sampler()
+	one(t, s)
+	q := w.Queue(0)
+	now := stats.Now()
+	q.Begin(now)
+	for range 50 {
+		q.Start(3, 0, 64, 8192)
+		q.Done(3, 8192)
+	}
+	q.Start(3, 0, 64, 8192)
+	q.End()
+	q.Begin(now + int64(time.Millisecond))
+	q.Done(3, 8192)
+	q.End()
+	m.pass(time.Second)
+	m.disks(map[int]disk{2: {reads: 51}})
+	if d := one(t, s); d.Latency.P50 != tui.Unknown || d.Latency.P99 < time.Millisecond/2 {
+		t.Errorf("latency %+v", d.Latency)
+	}
+}
+
 // TestReissue keeps the age of what the dead server had and a new one will get.
 func TestReissue(t *testing.T) {
 	m := newMachine(t)

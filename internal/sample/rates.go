@@ -70,7 +70,7 @@ func latencyOf(before, after *reading, queue int) tui.Latency {
 	}
 	at := func(p float64) time.Duration {
 		ns, ok := sum.Quantile(p)
-		if !ok {
+		if !ok || ns == 0 {
 			return tui.Unknown
 		}
 		return time.Duration(ns)

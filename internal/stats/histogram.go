@@ -64,7 +64,9 @@ func (h *Histogram) Total() uint64 {
 }
 
 // Quantile is the latency in nanoseconds that the part p (0..1) of all did not
-// exceed, to the width of a bucket (its middle is given); false when empty.
+// exceed, to the width of a bucket (its middle is given); false when empty. The
+// clock is read once a batch: 0 is a request that was answered in the batch that
+// it came in, and how long that took is not known.
 func (h *Histogram) Quantile(p float64) (uint64, bool) {
 	total := h.Total()
 	if total == 0 {

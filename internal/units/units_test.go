@@ -8,6 +8,14 @@ import (
 	"time"
 )
 
+func TestCounted(t *testing.T) {
+	for n, want := range map[int]string{0: "0 devices", 1: "1 device", 2: "2 devices"} {
+		if got := Counted(n, "device"); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]uint64{
 		"0": 0, "1": 1, "512": 512, "010": 10,

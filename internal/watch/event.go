@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"ublk/internal/units"
 )
 
 // Kind is what an Event tells.
@@ -109,7 +111,7 @@ func (e *Event) death() string {
 		s += " (" + e.How + ")"
 	}
 	if e.InFlight != nil {
-		s += fmt.Sprintf(", %d requests in flight", *e.InFlight)
+		s += ", " + units.Counted(*e.InFlight, "request") + " in flight"
 	}
 	if e.Kind == Lost {
 		s += "; there is no recovery, the disk is gone"

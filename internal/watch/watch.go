@@ -19,6 +19,7 @@ import (
 	"ublk/ctrl"
 	"ublk/internal/rundir"
 	"ublk/internal/sysfs"
+	"ublk/internal/units"
 )
 
 // OnCrash is what becomes of a device whose server died.
@@ -100,7 +101,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if w.opts.HangAfter > 0 {
 		w.wg.Go(func() { w.findHung(ctx) })
 	}
-	w.emit(Event{Kind: Ready, ID: -1, Text: fmt.Sprintf("%d devices", w.count())})
+	w.emit(Event{Kind: Ready, ID: -1, Text: units.Counted(w.count(), "device")})
 	net := time.NewTicker(safetyNet)
 	defer net.Stop()
 	alive := make(<-chan time.Time)

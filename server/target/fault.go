@@ -13,9 +13,9 @@ import (
 // out with, and the settings that can be changed later.
 func faultOptions() []Option {
 	options := []Option{
-		{Name: "on", Kind: Text, Required: true, Words: []string{"loop", "mem", "null"}, Usage: "type of disk to wrap; its options are given as well"},
+		{Name: "on", Kind: Text, Required: true, Words: []string{"loop", "mem", "null"}, Usage: "disk of `TYPE` to wrap; its options are given as well"},
 		{Name: "volatile-cache", Kind: Bool, Usage: "keep writes in memory until a flush: they are lost when the server is killed"},
-		{Name: "seed", Kind: Text, Default: "0", Check: checkSeed, Usage: "number that all chance depends on"},
+		{Name: "seed", Kind: Text, Default: "0", Check: checkSeed, Usage: "`NUMBER` that all chance depends on"},
 	}
 	for _, s := range fault.Settings() {
 		options = append(options, Option{Name: s.Name, Kind: Text, Check: s.Check, Usage: s.Usage})

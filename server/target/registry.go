@@ -33,7 +33,7 @@ type Option struct {
 	Short   string // one letter, or ""
 	Kind    OptionKind
 	Default string
-	Usage   string
+	Usage   string // with the name of a Text's value in backquotes
 
 	Required bool
 	Words    []string           // values, for completion

@@ -22,18 +22,18 @@ const MaxDelay = time.Minute
 // Setting is a fault that can be set, and changed while the disk is in use.
 type Setting struct {
 	Name  string
-	Usage string
+	Usage string // with the name of the value in backquotes
 	parse func(*plan, string) error
 }
 
 // Settings lists the settings.
 func Settings() []Setting {
 	return []Setting{
-		{"delay", "delay requests: 5ms, 1ms-10ms, or p50=1ms,p99=50ms; with :OP and :SECTORS, as in 5ms:write:0-2047", parseDelay},
-		{"error-rate", "fail requests: a share, with :OP, :ERRNO (default EIO) and :SECTORS, as in 1% or 0.1:read+write:ENOSPC:2048-4095; several with commas", parseErrors},
-		{"short-reads", "share of the backend's reads that end early", func(p *plan, s string) (err error) { p.short, err = parseShare(s); return err }},
-		{"stuck", "never answer requests: a share, with :OP and :SECTORS as for error-rate", parseStuck},
-		{"torn", "share of the blocks in a volatile cache that reach the disk without a flush", func(p *plan, s string) (err error) { p.torn, err = parseShare(s); return err }},
+		{"delay", "delay requests by `TIME`: 5ms, 1ms-10ms, or p50=1ms,p99=50ms; with :OP and :SECTORS, as in 5ms:write:0-2047", parseDelay},
+		{"error-rate", "fail a `SHARE` of requests, with :OP, :ERRNO (default EIO) and :SECTORS, as in 1% or 0.1:read+write:ENOSPC:2048-4095; several with commas", parseErrors},
+		{"short-reads", "`SHARE` of the backend's reads that end early", func(p *plan, s string) (err error) { p.short, err = parseShare(s); return err }},
+		{"stuck", "never answer a `SHARE` of requests, with :OP and :SECTORS as for error-rate", parseStuck},
+		{"torn", "`SHARE` of the blocks in a volatile cache that reach the disk without a flush", func(p *plan, s string) (err error) { p.torn, err = parseShare(s); return err }},
 	}
 }
 
