@@ -15,11 +15,12 @@ import (
 	"ublk/internal/labtest"
 )
 
-// TestLabSystemd has the units of packaging in a running system: lab/run --systemd.
+// TestLabSystemd has the units of packaging in a running system. lab/recovery/systemd
+// boots one for it.
 func TestLabSystemd(t *testing.T) {
 	c := begin(t)
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
-		t.Skip("needs systemd as init (lab/run --systemd)")
+		t.Fatal("needs systemd as init: lab/recovery/systemd")
 	}
 	install(t)
 	labtest.Run(t, "systemctl", "start", "ublk-watch.service") // returns when it says that it is ready
