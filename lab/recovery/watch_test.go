@@ -13,6 +13,7 @@ import (
 
 	"ublk/ctrl"
 	"ublk/internal/labtest"
+	"ublk/internal/stats"
 	"ublk/internal/sysfs"
 	"ublk/internal/watch"
 )
@@ -196,6 +197,52 @@ func TestLabHang(t *testing.T) {
 	}
 	w.await("killed", about(id, watch.Killed))
 	w.await("recovered", recoveredFrom(id, pid))
+}
+
+// TestLabFullQueue kills a server that holds every request that its queue can
+// have: old kernels have no sign of its end but the age of the requests.
+func TestLabFullQueue(t *testing.T) {
+	c := begin(t)
+	file := t.TempDir() + "/disk"
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const depth = 2
+	id := add(t, "-t", "fault", "--on", "loop", "-f", file, "-q", "1", "-d", strconv.Itoa(depth), "--recovery=reissue")
+	w := startWatch(t)
+	labtest.Run(t, "udevadm", "settle")
+	run(t, "fault", strconv.Itoa(id), "--stuck", "100%").is(t, 0)
+	f, err := os.Open(ctrl.BlockPath(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	read := make(chan error, depth)
+	for i := range depth {
+		go func() { _, err := f.ReadAt(make([]byte, 4096), int64(i)<<19); read <- err }()
+	}
+	page, err := stats.Open(fmt.Sprintf("/run/ublk/%d/stats", id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer page.Close()
+	for held := 0; held < depth; {
+		q, err := page.Queue(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = len(q.Tags)
+	}
+	e := w.await("recovered", recoveredFrom(id, kill(t, c, id)))
+	for range depth {
+		if err := <-read; err != nil {
+			t.Errorf("a read that the dead server held: %v", err)
+		}
+	}
+	t.Logf("the kernel's part: %.0f ms", e.Kernel)
+	if e.Kernel > 15000 { // 30 s is what the block layer gives a request
+		t.Errorf("a server that held everything was missed after %.0f ms", e.Kernel)
+	}
 }
 
 // TestLabForeign is a device that ublk knows nothing about: its recovery command
