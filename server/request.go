@@ -46,6 +46,7 @@ type Request struct {
 
 	next   atomic.Uint32 // link of the finished stack: tag + 1
 	res    int32         // result of Finish
+	limit  uint32        // of the next transfer on the ring, bytes; 0: none
 	tag    uint16
 	asked  bool // NEED_GET_DATA has been sent, the request is held
 	byHand bool // its pages were registered by a command of ours

@@ -21,6 +21,10 @@ func (r *Request) RingWrite(file int, off int64, flags uint32) {
 	r.transfer(uapi.RingOpWrite, file, off, flags)
 }
 
+// RingLimit makes the next RingRead or RingWrite move at most n bytes, whole
+// blocks of its file: what a backend may do at any time. 0 takes it back.
+func (r *Request) RingLimit(n int) { r.limit = uint32(n) }
+
 // transfer picks the operation for where the data is: in the tag's buffer, in
 // the fixed buffer that this has been registered as, or in the fixed buffer
 // that the driver filled in, whose addresses start at 0.
@@ -28,6 +32,9 @@ func (r *Request) transfer(op uint8, file int, off int64, flags uint32) {
 	s := r.operation(op, file, off)
 	s.OpFlags = flags
 	s.Len = uint32(r.Len() - r.Progress)
+	if r.limit != 0 {
+		s.Len, r.limit = min(s.Len, r.limit), 0
+	}
 	s.Addr = uint64(r.Progress)
 	if r.buf != nil {
 		s.Addr += r.addr

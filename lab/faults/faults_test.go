@@ -193,9 +193,12 @@ func openDisk(t testing.TB, id int) *os.File {
 }
 
 // page is aligned memory full of b.
-func page(t testing.TB, b byte) []byte {
+func page(t testing.TB, b byte) []byte { return filled(t, 4096, b) }
+
+// filled is aligned memory of a size, full of b.
+func filled(t testing.TB, size int, b byte) []byte {
 	t.Helper()
-	mem, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatal(err)
 	}

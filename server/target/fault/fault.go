@@ -1,6 +1,7 @@
 // Package fault wraps another target and makes it slow and faulty, as told and
-// the same way every time: delays, errors, short reads of the backend, requests
-// that are never answered, and a write cache that is lost when the server dies.
+// the same way every time: delays, errors, short transfers of the backend,
+// requests that are never answered, writes that a kill leaves half done, and a
+// write cache that is lost when the server dies.
 // All but the cache's being there can be changed while the disk is in use.
 //
 // A request that is stuck is held until the settings no longer ask for it. To
@@ -109,12 +110,13 @@ func (t *Target) openCache(disk Disk) error {
 
 // check refuses settings that would have no effect.
 func (t *Target) check(p *plan) error {
-	f, ring := t.serving.(server.FileTarget)
+	f, ok := t.serving.(server.FileTarget)
+	ring := ok && len(f.Files()) > 0
 	switch {
-	case p.short > 0 && !(ring && len(f.Files()) > 0):
-		return errors.New("short-reads: the target does not read from a file through the queue's ring")
-	case p.torn > 0 && t.cache == nil:
-		return errors.New("torn: only writes in a volatile cache can be torn")
+	case p.shortReads+p.shortWrites > 0 && !ring:
+		return errors.New("short-reads, short-writes: the target does not use a file through the queue's ring")
+	case p.torn > 0 && !ring && t.cache == nil:
+		return errors.New("torn: the target has no volatile cache, and does not write to a file through the queue's ring")
 	}
 	return nil
 }

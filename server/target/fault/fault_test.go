@@ -80,8 +80,9 @@ func TestControl(t *testing.T) {
 		{`{"set":{"delay":""}}`, `{"stuck":"1%"}`},
 		{`{"clear":true,"set":{"error-rate":"1"}}`, `{"error-rate":"1"}`},
 		{`{"set":{"error-rate":"2"}}`, ""},
-		{`{"set":{"torn":"1"}}`, ""},        // no cache
-		{`{"set":{"short-reads":"1"}}`, ""}, // no ring
+		{`{"set":{"torn":"1"}}`, ""}, // neither cache nor ring
+		{`{"set":{"short-reads":"1"}}`, ""},
+		{`{"set":{"short-writes":"1"}}`, ""},
 		{`{"set":{"x":"1"}}`, ""},
 		{`nonsense`, ""},
 		{`{}`, `{"error-rate":"1"}`},

@@ -46,8 +46,10 @@ type handler struct {
 // tag is what is to become of the request in it.
 type tag struct {
 	stuck   *server.Request // never to be answered
+	written int32           // of it, bytes, if it is stuck half-way
 	errno   unix.Errno      // to be its answer, 0: the target's
 	delayed bool            // its timeout is in flight
+	tear    bool            // the write in flight is the first half of one to be torn
 }
 
 // Handle implements server.Handler.
@@ -114,49 +116,55 @@ func (h *handler) delay(d *delay, op server.Op, off int64, n int) time.Duration 
 
 // pass answers a request with its error, or gives it to the target.
 func (h *handler) pass(r *server.Request) {
-	if errno := h.tags[r.Tag()].errno; errno != 0 {
-		r.Complete(-int32(errno))
+	t := &h.tags[r.Tag()]
+	if t.errno != 0 {
+		r.Complete(-int32(t.errno))
 		return
 	}
+	if h.ringed != nil && r.Op() <= server.OpWrite {
+		torn := h.target.plan.Load().torn
+		t.tear = torn > 0 && r.Op() == server.OpWrite && r.Len() > h.block && h.next(forTorn) < torn
+		h.shorten(r, r.Len(), t.tear)
+	}
 	h.inner.Handle(r)
+}
+
+// shorten makes the next operation on the ring end early, on a block's boundary,
+// if it is meant to be short. left is what it could move, in bytes.
+func (h *handler) shorten(r *server.Request, left int, short bool) {
+	r.RingLimit(0)
+	p := h.target.plan.Load()
+	share := p.shortReads
+	if r.Op() == server.OpWrite {
+		share = p.shortWrites
+	}
+	if left <= h.block || !short && (share == 0 || h.next(forShort) >= share) {
+		return
+	}
+	blocks := (left - 1) / h.block // at least one, and not all
+	r.RingLimit((1 + int(h.next(forLength)*float64(blocks))) * h.block)
 }
 
 // Done implements server.RingHandler.
 func (h *handler) Done(r *server.Request, res int32) {
 	t := &h.tags[r.Tag()]
-	if t.delayed {
+	switch {
+	case t.delayed:
 		t.delayed = false
 		h.pass(r)
 		return
-	}
-	if res > 0 && r.Op() == server.OpRead {
-		res = h.shorten(r, res)
+	case t.tear && res > 0:
+		t.tear, t.stuck, t.written = false, r, res
+		h.stuck++
+		return
+	case res > 0 && r.Op() <= server.OpWrite:
+		h.shorten(r, r.Len()-r.Progress-int(res), false)
 	}
 	h.ringed.Done(r, res)
 }
 
-// shorten makes a read of the backend end early, on a block's boundary. What it
-// read beyond is spoilt where it can be reached: it must not be taken for read.
-func (h *handler) shorten(r *server.Request, res int32) int32 {
-	p := h.target.plan.Load()
-	if p.short == 0 || int(res) <= h.block {
-		return res
-	}
-	if h.next(forShort) >= p.short {
-		return res
-	}
-	blocks := (int(res) - 1) / h.block // at least one, and not all
-	short := (1 + int(h.next(forLength)*float64(blocks))) * h.block
-	if data := r.Data(); data != nil {
-		for i := range data[r.Progress+short : r.Progress+int(res)] {
-			data[r.Progress+short+i] = 0xdb
-		}
-	}
-	return int32(short)
-}
-
 // Wake implements server.Waker: the settings have changed. Stuck requests that
-// they do not cover go on to the target.
+// they do not cover go on.
 func (h *handler) Wake() {
 	if h.stuck == 0 {
 		return
@@ -164,17 +172,25 @@ func (h *handler) Wake() {
 	p := h.target.plan.Load()
 	for i := range h.tags {
 		t := &h.tags[i]
-		if t.stuck == nil || p.holds(t.stuck) {
+		if t.stuck == nil || p.holds(t) {
 			continue
 		}
-		r := t.stuck
-		t.stuck, t.errno = nil, 0
+		r, written := t.stuck, t.written
+		t.stuck, t.written, t.errno = nil, 0, 0
 		h.stuck--
-		h.pass(r)
+		if written > 0 {
+			h.ringed.Done(r, written)
+		} else {
+			h.pass(r)
+		}
 	}
 }
 
-func (p *plan) holds(r *server.Request) bool {
+func (p *plan) holds(t *tag) bool {
+	if t.written > 0 {
+		return p.torn > 0
+	}
+	r := t.stuck
 	for i := range p.stuck {
 		if s := &p.stuck[i]; s.share > 0 && s.covers(r.Op(), r.Offset(), r.Len()) {
 			return true

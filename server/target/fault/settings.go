@@ -31,9 +31,10 @@ func Settings() []Setting {
 	return []Setting{
 		{"delay", "delay requests by `TIME`: 5ms, 1ms-10ms, or p50=1ms,p99=50ms; with :OP and :SECTORS, as in 5ms:write:0-2047", parseDelay},
 		{"error-rate", "fail a `SHARE` of requests, with :OP, :ERRNO (default EIO) and :SECTORS, as in 1% or 0.1:read+write:ENOSPC:2048-4095; several with commas", parseErrors},
-		{"short-reads", "`SHARE` of the backend's reads that end early", func(p *plan, s string) (err error) { p.short, err = parseShare(s); return err }},
+		{"short-reads", "`SHARE` of the backend's reads that end early", func(p *plan, s string) (err error) { p.shortReads, err = parseShare(s); return err }},
+		{"short-writes", "`SHARE` of the backend's writes that end early", func(p *plan, s string) (err error) { p.shortWrites, err = parseShare(s); return err }},
 		{"stuck", "never answer a `SHARE` of requests, with :OP and :SECTORS as for error-rate", parseStuck},
-		{"torn", "`SHARE` of the blocks in a volatile cache that reach the disk without a flush", func(p *plan, s string) (err error) { p.torn, err = parseShare(s); return err }},
+		{"torn", "what a kill leaves half done: the `SHARE` of writes that stop half-way and wait; with a volatile cache, of its blocks that reach the disk without a flush", func(p *plan, s string) (err error) { p.torn, err = parseShare(s); return err }},
 	}
 }
 
@@ -46,8 +47,8 @@ type plan struct {
 	delay  *delay
 	errors []rule
 	stuck  []rule
-	short  float64
-	torn   float64
+
+	shortReads, shortWrites, torn float64
 }
 
 // compile reads settings by name; empty ones are left out.

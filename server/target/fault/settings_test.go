@@ -82,9 +82,9 @@ func TestRefused(t *testing.T) {
 		"delay":       "x|5|-1ms|10ms-1ms|2m|p99|p100=1ms|p99=1ms,p50=2ms|5ms,6ms|5ms:EIO|5ms:|=1ms|5ms:trim|,",
 		"error-rate":  "x|2|-1|101%|NaN|1:EXX|1:9-8|1:-8|1:8-|1:99999999999999999999|1:read+|1:|,|1,",
 		"stuck":       "x|1:EIO",
-		"short-reads": "x|1:read|1.1",
-		"torn":        "half",
-		"nonsense":    "1",
+		"short-reads": "x|1:read|1.1", "short-writes": "x",
+		"torn":     "half",
+		"nonsense": "1",
 	} {
 		for text := range strings.SplitSeq(texts, "|") {
 			if p, err := compile(map[string]string{name: text}); err == nil && text != "5" {
