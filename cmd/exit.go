@@ -96,6 +96,7 @@ func rules() []rule {
 		{match: as[*rundir.HeldError], code: exitBusy},
 		{match: is(server.ErrLive), code: exitBusy, hint: (*app).liveHint},
 		{match: is(ctrl.ErrBusy), code: exitBusy, hint: (*app).busyHint},
+		{match: is(unix.EBUSY), code: exitBusy, hint: text("Somebody else has it: it is mounted, swap, part of a volume, behind another disk or a virtual machine. --shared takes it all the same.")},
 		{match: isStarted, code: exitBusy, hint: text("The device is started, or its old disk is still open: parameters are set before START_DEV. Try: ublk stop, then wait until nobody has it open.")},
 		{match: is(context.DeadlineExceeded), code: exitDeadline, hint: (*app).deadlineHint},
 		{match: is(fs.ErrPermission), code: exitPermission, hint: (*app).permissionHint},

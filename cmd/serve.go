@@ -11,6 +11,7 @@ import (
 
 	"ublk/ctrl"
 	"ublk/internal/rundir"
+	"ublk/internal/watch"
 	"ublk/server"
 )
 
@@ -48,7 +49,7 @@ func (a *app) runServe(ctx context.Context, o *serveOptions, args []string) erro
 		return err
 	}
 	defer unlock()
-	_, info, err := a.device(ctx, id)
+	client, info, err := a.device(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -64,6 +65,13 @@ func (a *app) runServe(ctx context.Context, o *serveOptions, args []string) erro
 	}
 	if server.ModeOf(info.Flags) != server.DataUserCopy || cfg.Data != server.DataNone {
 		cfg.Data = server.ModeOf(info.Flags)
+	}
+	below, err := watch.Below(cfg)
+	if err == nil {
+		err = watch.Standing(ctx, client, a.fs, watch.Step{ID: id, Below: below}, func(int) bool { return false })
+	}
+	if err != nil {
+		return err
 	}
 	job := server.Job{Action: server.ActionServe, ID: id, Config: cfg, JSON: o.json}
 	if o.foreground {

@@ -117,29 +117,3 @@ func TestLabLoopBlock(t *testing.T) {
 	dev := ramDisk(t)
 	targettest.Conform(t, c, func(t *testing.T) server.Target { return openLoop(t, loop.Options{File: dev, Size: 40 << 20}) })
 }
-
-// TestLabLoopRefuses is what must not become a disk.
-func TestLabLoopRefuses(t *testing.T) {
-	labtest.Require(t)
-	dir := t.TempDir()
-	small := filepath.Join(dir, "small")
-	if err := os.WriteFile(small, make([]byte, 100), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, o := range map[string]loop.Options{
-		"directory": {File: dir},
-		"missing":   {File: filepath.Join(dir, "none")},
-		"short":     {File: small},
-		"tty":       {File: "/dev/null"},
-	} {
-		if target, err := loop.Open(o); err == nil {
-			t.Errorf("%s was accepted", name)
-			_ = target.Close()
-		}
-	}
-	mnt := mounted(t, "ext4")
-	if target, err := loop.Open(loop.Options{File: ramDisk(t)}); err == nil {
-		t.Errorf("a mounted block device was accepted (mounted on %s)", mnt)
-		_ = target.Close()
-	}
-}

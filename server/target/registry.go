@@ -72,6 +72,7 @@ func Kinds() []Kind {
 				{Name: "offset", Kind: Size, Default: "0", Usage: "where the disk starts in the file"},
 				{Name: "size", Kind: Size, Usage: "capacity, the rest of the file if not given"},
 				{Name: "buffered", Kind: Bool, Usage: "through the page cache instead of direct I/O"},
+				{Name: "shared", Kind: Bool, Usage: "others may write to the file as well: neither lock it nor insist on having the block device alone"},
 			},
 			open: openLoop,
 		},
@@ -156,7 +157,7 @@ func Check(cfg server.Config) error {
 }
 
 func openLoop(options map[string]string, cfg server.Config) (server.Target, error) {
-	o := loop.Options{File: options["file"], ReadOnly: cfg.ReadOnly, Buffered: options["buffered"] == "true"}
+	o := loop.Options{File: options["file"], ReadOnly: cfg.ReadOnly, Buffered: options["buffered"] == "true", Shared: options["shared"] == "true"}
 	if o.File == "" {
 		return nil, errors.New("target loop needs --file")
 	}

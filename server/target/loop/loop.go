@@ -23,6 +23,7 @@ type Options struct {
 	Size     int64  // 0: to the end of the file
 	ReadOnly bool
 	Buffered bool // through the page cache
+	Shared   bool // others may write, too: nothing is claimed
 }
 
 // Target is a loop disk.
@@ -37,14 +38,19 @@ type Target struct {
 
 // Open opens the file and looks at what it can do. Refused are directories and
 // other things that are no disk, a file without one whole block, a range that
-// is not in the file or not aligned to its blocks, and a block device that
-// somebody uses exclusively (EBUSY: mounted, part of a volume, swap).
+// is not in the file or not aligned to its blocks, and to write to what somebody
+// else has claimed (EBUSY): a block device that is mounted, part of a volume or
+// swap; a part of a regular file with a lock on it, as another loop has.
 func Open(o Options) (*Target, error) {
 	t := &Target{opts: o}
 	if err := t.open(); err != nil {
 		return nil, err
 	}
-	if err := t.measure(); err != nil {
+	err := t.claim(o.Size)
+	if err == nil {
+		err = t.measure()
+	}
+	if err != nil {
 		return nil, errors.Join(err, t.file.Close())
 	}
 	return t, nil
@@ -61,7 +67,9 @@ func (t *Target) open() error {
 	case st.Mode().IsRegular():
 	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
 		t.block = true
-		mode |= unix.O_EXCL // of a block device: nobody else may hold it
+		if !t.opts.Shared {
+			mode |= unix.O_EXCL // of a block device: nobody else may hold it
+		}
 	default:
 		return &os.PathError{Op: "open", Path: t.opts.File, Err: fmt.Errorf("%w: neither a regular file nor a block device", unix.EINVAL)}
 	}
@@ -72,11 +80,38 @@ func (t *Target) open() error {
 	if !t.opts.ReadOnly && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
 		if ro, rerr := t.openDirect(mode &^ (os.O_RDWR | unix.O_EXCL)); rerr == nil {
 			t.file, err = ro, nil
-			t.opts.ReadOnly = true
-			t.notes = append(t.notes, t.opts.File+" cannot be written: the disk is read-only")
+			t.protect()
 		}
 	}
-	return err
+	if err != nil || t.opts.ReadOnly || !t.block {
+		return err
+	}
+	if ro, err := unix.IoctlGetInt(int(t.file.Fd()), unix.BLKROGET); err == nil && ro != 0 {
+		t.protect() // such a device can be opened for writing, and refuses the writes
+	}
+	return nil
+}
+
+// protect makes the disk read-only, as its backing is.
+func (t *Target) protect() {
+	t.opts.ReadOnly = true
+	t.notes = append(t.notes, t.opts.File+" cannot be written: the disk is read-only")
+}
+
+// claim locks size bytes of a regular file, 0: all from the disk's start on, for
+// whoever else asks: other loops, virtual machines. The lock belongs to the open
+// file, so it ends with the last ring that has it. A block device is claimed by
+// O_EXCL; what is only read, not at all.
+func (t *Target) claim(size int64) error {
+	if t.block || t.opts.ReadOnly || t.opts.Shared {
+		return nil
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: t.opts.Offset, Len: size}
+	err := unix.FcntlFlock(t.file.Fd(), unix.F_OFD_SETLK, &lock)
+	if err == unix.EAGAIN || err == unix.EACCES {
+		return fmt.Errorf("%s: somebody else has a lock on it: %w", t.opts.File, unix.EBUSY)
+	}
+	return nil // not every file system has locks
 }
 
 func (t *Target) openDirect(mode int) (*os.File, error) {
@@ -201,6 +236,8 @@ func (t *Target) Resize(bytes int64) error {
 	}
 	want := t.opts.Offset + bytes
 	switch {
+	case want <= end && t.opts.Size != 0:
+		return t.claim(bytes)
 	case want <= end:
 		return nil
 	case t.block || t.opts.Size != 0 || t.opts.ReadOnly:
