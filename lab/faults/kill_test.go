@@ -2,6 +2,7 @@ package faults
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -52,29 +53,52 @@ func TestLabSlowWriteKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, mode := range []struct {
-		name  string
+	modes := []struct {
+		args  string
 		needs uint64
-	}{{"copy", 0}, {"user-copy", uapi.FlagUserCopy}, {"zero-copy", uapi.FlagSupportZeroCopy}, {"auto-reg", uapi.FlagAutoBufReg}} {
-		t.Run(mode.name, func(t *testing.T) {
+	}{
+		{"--data=copy", 0}, {"--data=user-copy", uapi.FlagUserCopy}, {"--data=zero-copy", uapi.FlagSupportZeroCopy}, {"--data=auto-reg", uapi.FlagAutoBufReg},
+		{"--data=copy --buffered", 0}, {"--data=copy --batch", uapi.FlagBatchIO}, {"--data=auto-reg --batch", uapi.FlagAutoBufReg | uapi.FlagBatchIO},
+		{"--data=auto-reg --buffered", uapi.FlagAutoBufReg}, {"--data=zero-copy --batch", uapi.FlagSupportZeroCopy | uapi.FlagBatchIO},
+		{"--data=user-copy --batch", uapi.FlagUserCopy | uapi.FlagBatchIO},
+	}
+	for _, mode := range modes[:times(4, len(modes))] {
+		t.Run(mode.args, func(t *testing.T) {
 			if err := have.Require(mode.needs); err != nil {
 				t.Skip(err)
 			}
 			slow := add(t, "-t", "fault", "--on", "mem", "--size", "16M")
-			id := add(t, "-t", "loop", "-f", node(slow), "--recovery=reissue", "--data="+mode.name)
+			id := add(t, append([]string{"-t", "loop", "-f", node(slow), "--recovery=reissue"}, strings.Fields(mode.args)...)...)
 			f := openDisk(t, id)
 			await(t, "the first write", writing(f, page(t, 1), 0))
 			for round := range byte(times(1, 5)) {
-				killInWrite(t, c, id, slow, func() <-chan error { return writing(f, page(t, 10+round), 0) })
+				killInWrite(t, c, id, slow, func() <-chan error {
+					if strings.Contains(mode.args, "--buffered") { // the flush is what is slow
+						await(t, "a write to the page cache", writing(f, page(t, 10+round), 0))
+						return syncing(f)
+					}
+					return writing(f, page(t, 10+round), 0)
+				})
 				await(t, "a newer write", writing(f, page(t, 100+round), 0))
+				await(t, "its flush", syncing(f))
 				eventually(t, "the slow disk is idle", func() bool { return inflight(t, slow) == 0 })
 				holds(t, f, 0, 100+round)
+				below := openDisk(t, slow)
+				holds(t, below, 0, 100+round)
+				_ = below.Close()
 			}
 			_ = f.Close()
 			run(t, "del", strconv.Itoa(id))
 			run(t, "del", strconv.Itoa(slow))
 		})
 	}
+}
+
+// syncing flushes in the background.
+func syncing(f *os.File) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- f.Sync() }()
+	return done
 }
 
 // killInWrite kills the server of id while a write of its is in flight on the

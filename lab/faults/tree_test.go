@@ -16,18 +16,18 @@ import (
 func TestLabFileSystems(t *testing.T) {
 	begin(t)
 	dir := backing(t)
-	for _, tt := range []struct{ name, force, check string }{
-		{"ext4", "-F", "e2fsck -f -n"},
+	for _, tt := range []struct{ name, options, check string }{
+		{"ext4", "-F -i 4096", "e2fsck -f -n"}, // an inode for every block
 		{"xfs", "-f", "xfs_repair -n"},
 		{"btrfs", "-f", "btrfs check"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			file := sparse(t, filepath.Join(dir, "disk"), 400<<20)
+			file := sparse(t, filepath.Join(dir, "disk"), int64(times(400, 600))<<20)
 			id := add(t, "-t", "loop", "-f", file, "-q", "2")
 			mnt := t.TempDir()
-			labtest.Run(t, "mkfs."+tt.name, "-q", tt.force, node(id))
+			labtest.Run(t, "sh", "-c", "mkfs."+tt.name+" -q "+tt.options+" "+node(id))
 			mount(t, node(id), mnt)
-			n := times(2000, 20000)
+			n := times(2000, 80000) // files of a kernel's source
 			unpack(t, mnt, n)
 			labtest.Run(t, "umount", mnt)
 			mount(t, node(id), mnt)
@@ -59,7 +59,7 @@ func unpack(t *testing.T, dir string, n int) {
 		var err error
 		if i%10 == 9 {
 			err = os.Symlink(filepath.Base(place(dir, i-1)), path)
-		} else if err = os.WriteFile(path+".part", contentOf(filepath.Base(path)), 0o644); err == nil {
+		} else if err = os.WriteFile(path+".part", leafOf(path), 0o644); err == nil {
 			err = os.Rename(path+".part", path)
 		}
 		if err == nil && i%20 == 5 {
@@ -75,9 +75,9 @@ func compareTree(t *testing.T, dir string, n int) {
 	t.Helper()
 	for i := range n {
 		path := place(dir, i)
-		want := contentOf(filepath.Base(path))
+		want := leafOf(path)
 		if i%10 == 9 {
-			want = contentOf(filepath.Base(place(dir, i-1)))
+			want = leafOf(place(dir, i-1))
 		}
 		got, err := os.ReadFile(path)
 		switch {
@@ -99,4 +99,10 @@ func compareTree(t *testing.T, dir string, n int) {
 	if want := n - n/20; err != nil || files != want {
 		t.Errorf("%d files, want %d: %v", files, want, err)
 	}
+}
+
+// leafOf is the content of a file in a tree: some hundred bytes to 5 KB.
+func leafOf(path string) []byte {
+	content := contentOf(filepath.Base(path))
+	return content[:len(content)/4]
 }
