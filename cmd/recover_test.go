@@ -178,3 +178,16 @@ func TestWord(t *testing.T) {
 		t.Errorf("a word that is none: %v", err)
 	}
 }
+
+func TestUpgradeWantsMemory(t *testing.T) {
+	m := newMachine(t, fake.Options{})
+	m.token = token
+	id := m.live(4411, uapi.FlagUserRecovery|uapi.FlagUserRecoveryReissue|uapi.FlagQuiesce)
+	m.remember(id, token, "", `{"type":"null"}`)
+	m.write("proc/meminfo", "MemTotal: 4096 kB\nMemAvailable: 64 kB\n")
+	m.drv.Forget()
+	m.run("upgrade", "0").want(t, 1, "of memory, and only", "--force")
+	if sent := m.changing(); len(sent) > 0 {
+		t.Errorf("sent %v", sent)
+	}
+}

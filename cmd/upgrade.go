@@ -32,7 +32,7 @@ func newUpgradeCommand(a *app) *cobra.Command {
 		Use:   "upgrade DEVICE...",
 		Short: "replace the server of a live device by one of this program",
 		Long: "Replace the servers of devices by servers of the program that is installed now, without an I/O error: the new server is started and\n" +
-			"checked, the old one is asked to leave once it has answered what it holds, and the new one goes on. I/O waits for some milliseconds.\n" +
+			"checked (configuration, target, memory), the old one is asked to leave once it has answered what it holds, and the new one goes on. I/O waits for some milliseconds.\n" +
 			"Where the new server fails at the end, one of the old program takes over again.\n\n" +
 			"The devices must have been added with --recovery, and the kernel must have QUIESCE_DEV (Linux 6.16). Those added with\n" +
 			"--recovery=fail see I/O errors in the gap: that needs --force. One device is upgraded after the other.",
@@ -41,7 +41,7 @@ func newUpgradeCommand(a *app) *cobra.Command {
 	}
 	o.devices.many(a, cmd, false)
 	flags := cmd.Flags()
-	flags.BoolVarP(&o.force, "force", "f", false, "also devices with --recovery=fail, whose I/O fails in the gap")
+	flags.BoolVarP(&o.force, "force", "f", false, "also devices with --recovery=fail, whose I/O fails in the gap, and where memory is short")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "start and check the new server only, and print what would be done")
 	flags.BoolVarP(&o.json, "json", "J", false, "print the devices as list -J does")
 	option(flags, &o.timeout, "timeout", "", units.FormatAge(o.timeout), "give up on a device after `TIME` (seconds, or as in 500ms, 2m)", units.ParseDuration)
@@ -98,6 +98,9 @@ func (a *app) upgrade(ctx context.Context, o *upgradeOptions, id int) error {
 	} else if err := watch.Standing(ctx, client, a.fs, watch.Step{ID: id, Below: below}, func(int) bool { return false }); err != nil {
 		return err
 	}
+	if err := a.enoughMemory(info, cfg); err != nil && !o.force {
+		return hinted(err, "--force does it all the same.")
+	}
 	u := upgrade{app: a, client: client, info: info, job: server.Job{Action: server.ActionRecover, ID: id, Config: cfg}}
 	return u.run(ctx, o.dryRun)
 }
@@ -118,6 +121,24 @@ func upgradable(info *ctrl.DevInfo, have ctrl.Features, force bool) error {
 	case info.Recovery() == ctrl.RecoveryFail && !force:
 		return hinted(fmt.Errorf("device %d was added with --recovery=fail: its I/O would fail until the new server is there", info.ID),
 			"--force does it all the same.")
+	}
+	return nil
+}
+
+// enoughMemory refuses a device whose new server may not get the memory for its
+// buffers. It can have that of the old one, too, which has left by then.
+func (a *app) enoughMemory(info ctrl.DevInfo, cfg server.Config) error {
+	need := cfg.BufferBytes(info)
+	have, err := a.fs.MemAvailable()
+	if err != nil {
+		return err
+	}
+	if old, err := a.fs.ProcessStat(info.ServerPID); err == nil {
+		have += old.RSS
+	}
+	if need > have {
+		return fmt.Errorf("device %d: the buffers of the new server may take %s of memory, and only %s are available",
+			info.ID, units.FormatSize(need), units.FormatSize(have))
 	}
 	return nil
 }

@@ -70,6 +70,16 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// BufferBytes is the most that the I/O buffers of a server of this configuration
+// take in memory, on the device that info describes. All but fixed ones take it
+// page by page, as requests use them.
+func (c Config) BufferBytes(info ctrl.DevInfo) uint64 {
+	if c.Data == DataNone || !ModeOf(info.Flags).buffered() {
+		return 0
+	}
+	return uint64(info.Queues) * uint64(info.Depth) * uint64(info.MaxIOBytes)
+}
+
 // Plan is a device about to be made: what ADD_DEV and SET_PARAMS will be sent.
 type Plan struct {
 	Config Config // with defaults filled in

@@ -2,17 +2,23 @@ package recovery
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"ublk/cmd"
 	"ublk/ctrl"
 	"ublk/internal/labtest"
 	"ublk/internal/uapi"
+	"ublk/server"
+	"ublk/server/target"
 )
 
 // load is fio with checksums on a file or a disk, over and over until stop.
@@ -116,40 +122,64 @@ func TestLabUpgrade(t *testing.T) {
 	}
 }
 
-// TestLabUpgradeFallBack replaces a server by one that fails at the end: the old
-// program takes over.
+// TestLabUpgradeFallBack replaces a server by one that fails when the old one has
+// left: a server of the old program takes over, though its file is gone. Nobody
+// who uses the disk notices.
 func TestLabUpgradeFallBack(t *testing.T) {
 	c := begin(t)
 	labtest.RequireFeature(t, c, uapi.FlagQuiesce)
-	id := loopDevice(t, 16<<20, "--recovery=reissue")
-	l := startLoad(t, ctrl.BlockPath(id), "8m")
-	defer l.stop()
-	pid := info(t, c, id).ServerPID
-	// The new server is killed when the old one has left.
-	var once sync.Once
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for t.Context().Err() == nil {
-			if info, err := c.Info(context.Background(), id); err != nil || info.State != ctrl.Live {
-				once.Do(func() { killChildren(t, "upgrade") })
-				return
-			}
-		}
-	}()
-	r := run(t, "upgrade", strconv.Itoa(id))
-	<-done
-	if r.code != 0 { // the new one may have been faster
-		r.is(t, 1, "old program has taken over")
+	old := filepath.Join(t.TempDir(), "old-ublk")
+	labtest.Run(t, "cp", os.Getenv("UBLK_BIN"), old)
+	present := os.Getenv("UBLK_BIN")
+	t.Setenv("UBLK_BIN", old)
+	id := loopDevice(t, 16<<20, "--recovery=reissue", "-q", "2")
+	t.Setenv("UBLK_BIN", present)
+	if err := os.Remove(old); err != nil {
+		t.Fatal(err)
 	}
-	becomes(t, c, id, ctrl.Live, pid)
+	l := startLoad(t, ctrl.BlockPath(id), "8m")
+	pid := info(t, c, id).ServerPID
+	upgrade := exec.Command("/proc/self/exe", "upgrade", strconv.Itoa(id))
+	upgrade.Env = append(os.Environ(), brokenVariable+"=1")
+	out, _ := upgrade.CombinedOutput()
+	for _, text := range []string{fmt.Sprintf("device %d: the new server: ", id), errBroken.Error(), "A server of the old program has taken over"} {
+		if !strings.Contains(string(out), text) {
+			t.Errorf("upgrade does not say %q", text)
+		}
+	}
+	if code := upgrade.ProcessState.ExitCode(); code != 1 || t.Failed() {
+		t.Fatalf("upgrade: exit code %d\n%s", code, out)
+	}
+	now := becomes(t, c, id, ctrl.Live, pid)
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", now.ServerPID)); exe != old+" (deleted)" {
+		t.Errorf("the server that took over runs %s, %v", exe, err)
+	}
+	if rounds := l.stop(); rounds == 0 {
+		t.Error("there was no load")
+	}
 }
 
-// killChildren kills the servers that a running command of the program stands by with.
-func killChildren(t testing.TB, command string) {
-	t.Helper()
-	out, _ := exec.Command("pgrep", "-f", "ublk.* "+command+" ").Output()
-	for parent := range strings.FieldsSeq(string(out)) {
-		_ = exec.Command("pkill", "-KILL", "-P", parent).Run()
+// brokenVariable makes this test's program the new release that goes wrong.
+const brokenVariable = "UBLK_TEST_BROKEN"
+
+var errBroken = errors.New("this release is broken")
+
+// broken is the program, but that its servers fail as late as they can.
+func broken() int {
+	if os.Args[1] != server.JobCommand {
+		return cmd.Main()
 	}
+	err := server.ServeJob(func(c server.Config) (server.Target, error) {
+		t, err := target.Open(c)
+		return brokenTarget{t}, err
+	}, nil)
+	fmt.Fprintln(os.Stderr, err)
+	return 1
 }
+
+// brokenTarget opens, fits the device, and cannot be served.
+type brokenTarget struct{ server.Target }
+
+func (t brokenTarget) Modes() []server.DataMode { return t.Target.(server.Moder).Modes() }
+
+func (brokenTarget) Queue(*server.Queue) (server.Handler, error) { return nil, errBroken }
