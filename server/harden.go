@@ -26,6 +26,7 @@ func harden(background bool) (warnings []string) {
 		{"mount namespace", slaveMounts},
 		{"IO_FLUSHER", checkIOFlusher},
 		{"oom_score_adj", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) }},
+		{"program", lockProgram},
 		{"file descriptor limit", raiseFileLimit},
 		{"process name", func() error { return os.WriteFile("/proc/self/comm", []byte("ublk"), 0) }}, // not "exe", after the link that was run
 		{"working directory", func() error { return os.Chdir("/") }},
@@ -96,4 +97,34 @@ func raiseFileLimit() error {
 	}
 	l.Cur = l.Max
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+}
+
+// lockProgram keeps the program itself in memory: it may lie on a disk that
+// waits for this very process. All servers share what is locked. Ordinary users
+// need their small limit for buffers.
+func lockProgram() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return err
+	}
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(maps)) {
+		var start, end uintptr
+		if !strings.HasSuffix(line, " "+exe+"\n") {
+			continue
+		}
+		if _, err := fmt.Sscanf(line, "%x-%x", &start, &end); err != nil {
+			return err
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_MLOCK, start, end-start, 0); errno != 0 {
+			return os.NewSyscallError("mlock", errno)
+		}
+	}
+	return nil
 }

@@ -92,6 +92,11 @@ func TestLabServerProcess(t *testing.T) {
 	if locked == 0 {
 		t.Error("no memory is locked")
 	}
+	_, code, found := strings.Cut(read("smaps"), " r-xp ")
+	_, code, _ = strings.Cut(code, "\nLocked:")
+	if size := strings.Fields(code); !found || len(size) == 0 || size[0] == "0" {
+		t.Error("the program is not locked in memory")
+	}
 	for _, file := range []string{"config", "log", "stats", "ctl"} {
 		info, err := os.Stat(filepath.Join(stateRoot, d.arg, file))
 		if err != nil || info.Mode().Perm() != 0o600 {
