@@ -14,6 +14,10 @@ ublk: FORCE
 demo: ublk
 	lab/demo
 
+# The pictures in docs/, from a run in a VM.
+pictures: ublk
+	lab/picture
+
 # Unit tests, then the lab tests on two kernels.
 test: lint unit lab-test
 
@@ -60,4 +64,4 @@ clean:
 	rm -f ublk
 
 FORCE:
-.PHONY: all demo test unit lab-test test-long bench lint generate install clean FORCE
+.PHONY: all demo pictures test unit lab-test test-long bench lint generate install clean FORCE

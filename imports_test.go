@@ -32,6 +32,7 @@ var allowed = map[string]string{
 	"internal/watch":           "ctrl server internal/rundir internal/sysfs internal/stats internal/units",
 	"cmd":                      "*",
 	"bench/meter":              "ctrl",
+	"bench/cost":               "",
 	"cmd/ublk":                 "cmd",
 	"cmd/gendocs":              "cmd",
 }

@@ -26,7 +26,7 @@ import (
 // machine is a fake driver with the /sys and /proc that would go with it, and a
 // command line that runs on them.
 type machine struct {
-	t     *testing.T
+	t     testing.TB
 	drv   *fake.Driver
 	root  string // of /sys and /proc
 	state rundir.Root
@@ -37,6 +37,7 @@ type machine struct {
 	openErr error // of the control node
 	spawned []server.Job
 	spawn   func(server.Job) (*server.Started, error)
+	most    int // devices that sysfs can show
 
 	mu      sync.Mutex   // of the files and of deleted
 	deleted map[int]bool // devices whose nodes are gone while somebody holds them
@@ -48,9 +49,9 @@ type result struct {
 	stdout, stderr string
 }
 
-func newMachine(t *testing.T, o fake.Options) *machine {
+func newMachine(t testing.TB, o fake.Options) *machine {
 	t.Helper()
-	m := &machine{t: t, drv: fake.New(o), root: t.TempDir(), state: rundir.Root{Path: filepath.Join(t.TempDir(), "ublk")}, deleted: map[int]bool{}}
+	m := &machine{t: t, drv: fake.New(o), root: t.TempDir(), state: rundir.Root{Path: filepath.Join(t.TempDir(), "ublk")}, deleted: map[int]bool{}, most: 8}
 	t.Setenv("UBLK_RUNDIR", m.state.Path)
 	m.write("proc/uptime", "1000.00 900.00\n")
 	m.write("proc/swaps", "Filename Type Size Used Priority\n")
@@ -112,14 +113,11 @@ func (s *shown) Submit(ctx context.Context, c *ctrldev.Command) (int32, error) {
 
 func (s *shown) Close() error { return nil }
 
-// maxDevices bounds the ids that sync looks at.
-const maxDevices = 8
-
 // sync makes sysfs show what the driver has.
 func (m *machine) sync() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for id := range maxDevices {
+	for id := range m.most {
 		char := fmt.Sprintf("sys/class/ublk-char/ublkc%d", id)
 		block := fmt.Sprintf("sys/block/ublkb%d", id)
 		info, ok := m.drv.Device(id)

@@ -28,12 +28,12 @@ func cellSigns() []sign {
 // signOf is the index in cellSigns.
 func signOf(t *Tag) int {
 	switch {
+	case t.Holder == Parked:
+		return 3
 	case t.Age >= time.Second:
 		return 0
 	case t.Age >= 10*time.Millisecond:
 		return 1
-	case t.Holder == Parked:
-		return 3
 	case t.Holder == Allocated:
 		return 4
 	}

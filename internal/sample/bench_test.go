@@ -1,6 +1,7 @@
 package sample
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -59,8 +60,22 @@ func BenchmarkSample(b *testing.B) {
 	})
 }
 
+// watcher is a terminal that tells when it first shows devices.
+type watcher struct {
+	start time.Time
+	first time.Duration
+}
+
+func (w *watcher) Write(p []byte) (int, error) {
+	if w.first == 0 && bytes.Contains(p, []byte("STATE")) {
+		w.first = time.Since(w.start)
+	}
+	return len(p), nil
+}
+
 // BenchmarkScreen is the whole of `ublk top` but the driver: the screen at 1 Hz
-// for some seconds. It reports the part of a CPU that it costs, in per cent.
+// for some seconds. It reports the part of a CPU that it costs, in per cent, and
+// when the devices were on the screen.
 func BenchmarkScreen(b *testing.B) {
 	const span = 5 * time.Second
 	eachCrowd(b, func(b *testing.B, s *Sampler) {
@@ -68,12 +83,14 @@ func BenchmarkScreen(b *testing.B) {
 			before := cpuTime(b)
 			ctx, cancel := context.WithTimeout(b.Context(), span)
 			in, keyboard := io.Pipe() // nobody types
-			if err := tui.Run(ctx, in, io.Discard, []string{"TERM=xterm-256color"}, s, tui.Options{Colour: true}); err != nil {
+			out := &watcher{start: time.Now()}
+			if err := tui.Run(ctx, in, out, []string{"TERM=xterm-256color"}, s, tui.Options{Colour: true}); err != nil {
 				b.Fatal(err)
 			}
 			cancel()
 			_ = keyboard.Close()
 			b.ReportMetric(100*(cpuTime(b)-before).Seconds()/span.Seconds(), "%cpu")
+			b.ReportMetric(float64(out.first.Microseconds())/1000, "ms/first")
 		}
 	})
 }

@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"ublk/internal/labtest"
 	"ublk/internal/sysfs"
@@ -140,131 +136,6 @@ func TestLabTopEnds(t *testing.T) {
 		}
 	}
 	term.shows("code 143 echo 0")
-}
-
-// line is a line of `ublk stat -J`.
-type line struct {
-	Time    time.Time `json:"time"`
-	ID      int       `json:"id"`
-	State   string    `json:"state"`
-	Health  string    `json:"health"`
-	IOPS    float64   `json:"iops"`
-	Read    float64   `json:"read_bytes_per_second"`
-	Errors  *int      `json:"errors"`
-	Alive   bool      `json:"server_alive"`
-	Command string    `json:"server_command"`
-}
-
-// watchStat runs `ublk stat -J` from before begin until after wait, and returns
-// the last line of both devices, and how many requests and bytes they add up to.
-func watchStat(t *testing.T, begin func() (wait func())) (last map[int]line, ios, read map[int]float64) {
-	t.Helper()
-	cmd := command(t, "stat", "-J", "-d", "1")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	last, ios, read = map[int]line{}, map[int]float64{}, map[int]float64{}
-	lines := bufio.NewScanner(out)
-	begun, ended := false, make(chan struct{})
-	for rest := 2; rest > 0 && lines.Scan(); { // devices take turns: all have a line after the end
-		var l line
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			t.Fatalf("%v: %s", err, lines.Text())
-		}
-		if before, ok := last[l.ID]; ok {
-			span := l.Time.Sub(before.Time).Seconds()
-			ios[l.ID] += l.IOPS * span
-			read[l.ID] += l.Read * span
-		}
-		if last[l.ID] = l; len(last) == 2 && !begun {
-			begun = true
-			wait := begin()
-			go func() {
-				wait()
-				close(ended)
-			}()
-		}
-		select {
-		case <-ended:
-			if l.ID == 7 {
-				rest--
-			}
-		default:
-		}
-	}
-	_ = cmd.Process.Signal(syscall.SIGINT)
-	if code := exitCode(t, "ublk stat", cmd.Wait()); code != 130 {
-		t.Errorf("interrupted, stat ends with code %d", code)
-	}
-	return last, ios, read
-}
-
-// foreign makes a device that kublk serves.
-func foreign(t *testing.T, id int) device {
-	t.Helper()
-	kublk := os.Getenv("UBLK_KUBLK")
-	if kublk == "" {
-		t.Fatal("UBLK_KUBLK does not name kublk (lab/peers)")
-	}
-	d := device{id, strconv.Itoa(id), "/dev/ublkb" + strconv.Itoa(id)}
-	labtest.Run(t, kublk, "add", "-t", "null", "-q", "2", "-d", "64", "-n", d.arg)
-	t.Cleanup(func() { run(t, "del", "--force", "--timeout", "10", d.arg) })
-	return d
-}
-
-// TestLabStat compares what is printed with what fio did, for a server of ours
-// and for a foreign one.
-func TestLabStat(t *testing.T) {
-	begin(t)
-	ours := add(t, "-t", "null", "-q", "2")
-	theirs := foreign(t, 7)
-	labtest.Run(t, "udevadm", "settle")
-	type report struct {
-		Jobs []struct {
-			Read struct {
-				IOs   float64 `json:"total_ios"`
-				Bytes float64 `json:"io_bytes"`
-			} `json:"read"`
-		} `json:"jobs"`
-	}
-	folder := t.TempDir()
-	file := func(d device) string { return filepath.Join(folder, d.arg) }
-	last, ios, read := watchStat(t, func() func() {
-		var jobs []*exec.Cmd
-		for _, d := range []device{ours, theirs} {
-			jobs = append(jobs, start(t, "fio", "--name=b", "--filename="+d.node, "--rw=randread", "--bs=8k", "--direct=1", "--ioengine=libaio",
-				"--iodepth=4", "--time_based", "--runtime=5", "--rate_iops=200", "--output-format=json", "--output="+file(d)))
-		}
-		return func() {
-			for _, fio := range jobs {
-				if err := fio.Wait(); err != nil {
-					t.Errorf("fio: %v", err)
-				}
-			}
-		}
-	})
-	for _, d := range []device{ours, theirs} {
-		text, err := os.ReadFile(file(d))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var r report
-		if err := json.Unmarshal(text, &r); err != nil {
-			t.Fatal(err)
-		}
-		near := func(got, want float64) bool { return math.Abs(got/want-1) < 0.02 }
-		if f := r.Jobs[0].Read; !near(ios[d.id], f.IOs) || !near(read[d.id], f.Bytes) {
-			t.Errorf("device %d: %.0f requests, %.0f bytes; fio read %.0f times, %.0f bytes", d.id, ios[d.id], read[d.id], f.IOs, f.Bytes)
-		}
-		l := last[d.id]
-		if l.State != "LIVE" || l.Health != "healthy" || !l.Alive || l.Command != map[bool]string{true: "ublk", false: "kublk"}[d == ours] || (l.Errors != nil) != (d == ours) {
-			t.Errorf("device %d: %+v", d.id, l)
-		}
-	}
 }
 
 // TestLabTopStopped shows a foreign server that is stopped, and goes on doing so
