@@ -75,7 +75,7 @@ func (m *machine) run(args ...string) result {
 func (m *machine) app() *app {
 	return &app{
 		stdin: strings.NewReader(m.stdin), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, getenv: func(string) string { return "" },
-		times: times{patience: 200 * time.Millisecond, udev: 500 * time.Millisecond, params: 100 * time.Millisecond},
+		times: times{patience: 200 * time.Millisecond, udev: 500 * time.Millisecond, params: 500 * time.Millisecond},
 		euid:  m.euid, machine: m.root, fs: sysfs.New(m.root), state: m.state,
 		open: func() (*ctrl.Client, error) {
 			if m.openErr != nil {

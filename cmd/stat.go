@@ -31,7 +31,7 @@ func newStatCommand(a *app) *cobra.Command {
 		Short: "print what devices do, a line each and interval",
 		Long: "Print what the devices of any server did in an interval, a line for each, as iostat does. With neither -d nor -c that is\n" +
 			"one second; with -d until interrupted. R-TIME and W-TIME are means from acceptance by the block layer to completion;\n" +
-			"P50, P99 and P99.9 are what a server of ours took for reads and writes. With -J, every line is a JSON object.",
+			"P50, P99 and P99.9 are what a server of ours took for reads and writes, by its own clock. " + timesHelp + " With -J, every line is a JSON object, with times in nanoseconds.",
 		Example: "  ublk stat\n  ublk stat -d 5 0 1\n  ublk stat -d 1 -c 10 -J | jq -c '[.id, .iops, .p99_ns]'",
 	}
 	cmd.RunE = a.action(func(ctx context.Context, args []string) error {

@@ -28,6 +28,9 @@ type topOptions struct {
 	delay   time.Duration
 }
 
+// timesHelp explains the units of times.
+const timesHelp = "84µ are microseconds,\n5.2m milliseconds."
+
 func newTopCommand(a *app) *cobra.Command {
 	o := topOptions{delay: time.Second}
 	cmd := &cobra.Command{
@@ -35,7 +38,7 @@ func newTopCommand(a *app) *cobra.Command {
 		Short: "watch devices, their queues and their requests",
 		Long: "Show what the devices of any server do, on a live screen: the devices, the queues of one, the requests on one queue.\n" +
 			"Nothing on the screen changes a device. Of servers of ours it shows latencies and the age of every request;\n" +
-			"of others what the kernel knows, which without root is less.\n\n" +
+			"of others what the kernel knows, which without root is less. " + timesHelp + "\n\n" +
 			"Where standard output is no terminal, or TERM is dumb, samples are printed as text, as with -b: the first one after one interval.\n\n" +
 			"Keys:\n" + tui.KeyHelp() + "\nColumns:\n" + tui.ColumnHelp(),
 		Example: "  ublk top\n  ublk top -b -n 3 -d 0.5\n  ublk top -J -n 1 | jq .p99_ns",

@@ -14,6 +14,7 @@ type column[T any] struct {
 	tight   int  // cells at least
 	width   int  // cells at least, where there is room
 	gap     int  // cells before it
+	sparse  bool // only where a row has it; never in a text without end
 	largest bool // sorted by, the largest comes first
 }
 
@@ -23,7 +24,9 @@ func Devices() table.Table[Device] {
 	t := table.Table[Device]{Plural: "ublkdevices"}
 	for _, c := range deviceColumns() {
 		t.Columns = append(t.Columns, c.Column)
-		t.Default = append(t.Default, c.Name)
+		if !c.sparse {
+			t.Default = append(t.Default, c.Name)
+		}
 	}
 	t.Columns = append(t.Columns, moreColumns()...)
 	return t
@@ -32,7 +35,7 @@ func Devices() table.Table[Device] {
 // ColumnHelp says what the columns of the screen mean, an indented line each.
 func ColumnHelp() string {
 	t := Devices()
-	t.Columns = t.Columns[:len(t.Default)]
+	t.Columns = t.Columns[:len(deviceColumns())]
 	return t.Help()
 }
 
@@ -41,6 +44,8 @@ func deviceColumns() []column[Device] {
 	return []column[Device]{
 		{rank: 0, tight: 3, width: 4, gap: 0, Column: table.Column[Device]{Name: "ID", Key: "id", Help: "device number", Right: true,
 			Value: func(d Device) table.Value { return table.Int(d.ID) }}},
+		{rank: 11, tight: 4, width: 6, gap: 1, sparse: true, Column: table.Column[Device]{Name: "NAME", Key: "name", Help: "name given with add --name",
+			Value: func(d Device) table.Value { return text(printable(d.Name)) }}},
 		{rank: 9, tight: 4, width: 5, gap: 1, Column: table.Column[Device]{Name: "TYPE", Key: "type", Help: "target that a server of ours serves",
 			Value: func(d Device) table.Value { return text(printable(d.Type)) }}},
 		{rank: 1, tight: 8, width: 8, gap: 1, Column: table.Column[Device]{Name: "STATE", Key: "state", Help: "DEAD, LIVE, QUIESCED or FAIL_IO; what is wrong with a LIVE device, except in JSON",
@@ -72,7 +77,6 @@ func moreColumns() []table.Column[Device] {
 		return table.Column[Device]{Name: name, Key: key, Help: help, Right: right, Value: value}
 	}
 	return []table.Column[Device]{
-		of("NAME", "name", "name given with add --name", false, func(d Device) table.Value { return text(d.Name) }),
 		of("HEALTH", "health", "healthy, stalled, parked, waiting, failing, wedged or dead", false, func(d Device) table.Value { return text(d.Health) }),
 		of("RECOVERY", "recovery", "what happens when the server dies", false, func(d Device) table.Value { return text(d.Recovery) }),
 		of("DEPTH", "depth", "tags of a queue", true, func(d Device) table.Value { return number(d.Depth) }),

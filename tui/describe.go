@@ -3,6 +3,7 @@ package tui
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"ublk/internal/table"
 	"ublk/internal/units"
@@ -40,10 +41,11 @@ func (d *Device) StateText() string {
 // ServerText is who serves the device and how that is going, in a few words.
 func (d *Device) ServerText() string {
 	s := &d.Server
-	if d.Silent > 0 {
-		return "unresponsive " + units.FormatAge(d.Silent)
-	}
 	switch {
+	case d.Silent >= time.Second:
+		return "unresponsive " + units.FormatAge(d.Silent)
+	case d.Silent > 0:
+		return "unresponsive"
 	case d.Orphan():
 		return d.orphanText()
 	case s.PID == 0 && d.State == "LIVE":
@@ -107,6 +109,8 @@ func (d *Device) Story() string {
 	since := strings.TrimSpace(d.since())
 	waiting := plural(d.InFlight, "request waits", "requests wait")
 	switch {
+	case d.Silent > 0 && d.Silent < time.Second:
+		return "does not answer: what is shown is older"
 	case d.Silent > 0:
 		return fmt.Sprintf("has not answered for %s: what is shown is older than that", units.FormatAge(d.Silent))
 	case d.Orphan():

@@ -19,6 +19,7 @@ type list[T any] struct {
 	at      int           // its place in rows; 0 if there are none
 	top     int           // first row on the screen
 	sort    int           // index in columns
+	hidden  []bool        // columns that the screen last had no room for
 	reverse bool
 }
 
@@ -69,9 +70,14 @@ func (l *list[T]) move(by int) { l.choose(l.at + by) }
 func (l *list[T]) size() int   { return len(l.rows) }
 func (l *list[T]) flip()       { l.reverse = !l.reverse; l.arrange() }
 
-// sortNext sorts by the next column.
+// sortNext sorts by the next column that is on the screen.
 func (l *list[T]) sortNext() {
-	l.sort, l.reverse = (l.sort+1)%len(l.columns), false
+	for range l.columns {
+		l.sort, l.reverse = (l.sort+1)%len(l.columns), false
+		if l.hidden == nil || !l.hidden[l.sort] {
+			break
+		}
+	}
 	l.arrange()
 }
 
@@ -88,6 +94,10 @@ func (l *list[T]) draw(s style, width, height int) []string {
 		}
 	}
 	shown := l.layout(cells, width-1)
+	l.hidden = slices.Repeat([]bool{true}, len(l.columns))
+	for _, p := range shown {
+		l.hidden[p.column] = false
+	}
 	lines := []string{l.heading(s, shown, width)}
 	for i, row := range rows {
 		lines = append(lines, l.row(s, shown, cells[i], l.look(&row), l.top+i == l.at, width))
@@ -99,7 +109,7 @@ func (l *list[T]) draw(s style, width, height int) []string {
 type placed struct{ column, gap, width int }
 
 // widest bounds the last column's claim to room: it shows what it can of more.
-const widest = 30
+const widest = 24
 
 // layout decides which columns are shown and how wide. Where there is not
 // enough room the columns first move together, then leave, the last rank first.
@@ -115,10 +125,15 @@ func (l *list[T]) layout(cells [][]string, width int) []placed {
 			content[j] = min(content[j], widest)
 		}
 		content[j] = max(content[j], c.tight)
+		if c.sparse && !slices.ContainsFunc(l.rows, func(row T) bool { return !c.Value(row).IsNull() }) {
+			content[j] = 0
+		}
 	}
 	wanted := slices.Clone(content)
 	for j, c := range l.columns {
-		wanted[j] = max(content[j], c.width)
+		if content[j] > 0 {
+			wanted[j] = max(content[j], c.width)
+		}
 	}
 	for rank := l.maxRank() + 1; ; rank-- {
 		for _, widths := range [][]int{wanted, content} {
@@ -133,10 +148,11 @@ func (l *list[T]) layout(cells [][]string, width int) []placed {
 	}
 }
 
-// place lays out the columns below a rank; those of rank 0 always.
+// place lays out the columns below a rank; those of rank 0 always, and that
+// by which rows are sorted, those of no width never.
 func (l *list[T]) place(widths []int, rank int) (shown []placed, total int) {
 	for j, c := range l.columns {
-		if c.rank < rank || c.rank == 0 {
+		if (c.rank < rank || c.rank == 0 || j == l.sort) && widths[j] > 0 {
 			shown = append(shown, placed{j, c.gap, widths[j]})
 			total += c.gap + widths[j]
 		}

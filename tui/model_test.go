@@ -90,11 +90,23 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestSortVisible sorts by no column that a narrow screen has no room for.
+func TestSortVisible(t *testing.T) {
+	d := start(t, demo(), Options{}, 40, 10)
+	for range 20 {
+		d.screen()
+		d.keys("s")
+		if screen := d.screen(); !strings.ContainsAny(screen, "▾▴") && d.m.devices.sort != 0 {
+			t.Fatalf("sorted by %s:\n%s", d.m.devices.columns[d.m.devices.sort].Name, screen)
+		}
+	}
+}
+
 // TestSelectionFollows sorts by what changes: the selected device stays.
 func TestSelectionFollows(t *testing.T) {
 	s := demo()
 	d := start(t, s, Options{}, 80, 24)
-	d.keys("s", "s", "s", "s", "s", "g") // by IOPS: 1, 0, …
+	d.keys("s", "s", "s", "s", "s", "s", "g") // by IOPS: 1, 0, …
 	s.snapshot.Devices = slices.Clone(s.snapshot.Devices)
 	s.snapshot.Devices[0].Rates = &Rates{Reads: 5e6}
 	d.sample()

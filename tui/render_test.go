@@ -219,7 +219,7 @@ func TestGolden(t *testing.T) {
 		{"queues-120x40", plainly, 120, 40, []string{"enter", "down"}},
 		{"tags-80x24", plainly, 80, 24, []string{"enter", "enter", "j", "j", "j", "j", "j"}},
 		{"tags-40x10", plainly, 40, 10, []string{"enter", "enter"}},
-		{"sorted-80x24", plainly, 80, 24, []string{"s", "s", "s", "s", "s"}},
+		{"sorted-80x24", plainly, 80, 24, []string{"s", "s", "s", "s", "s", "s"}},
 		{"filter-80x24", plainly, 80, 24, []string{"/", "l", "o"}},
 		{"help-80x24", plainly, 80, 24, []string{"?"}},
 		{"help-120x40", plainly, 120, 40, []string{"?"}},

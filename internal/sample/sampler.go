@@ -35,6 +35,8 @@ type Config struct {
 
 const (
 	defaultPatience = 500 * time.Millisecond
+	// coldPatience is how much longer the first answer of all may take.
+	coldPatience = 4
 	// stallAfter is how long a device may have requests and complete none before
 	// it is taken to hang.
 	stallAfter = 3 * time.Second
@@ -48,6 +50,7 @@ type Sampler struct {
 	devices  map[int]*device
 	debugfs  error // why its files cannot be read
 	debugged bool  // they can: not asked again
+	started  bool  // there was a sample
 }
 
 // New returns a sampler that has not looked yet.
@@ -95,7 +98,11 @@ func (s *Sampler) Sample(ctx context.Context) tui.Snapshot {
 			free = append(free, d)
 		}
 	}
-	sweep(ctx, free, s.Patience)
+	first := s.Patience
+	if !s.started {
+		first, s.started = coldPatience*s.Patience, true
+	}
+	sweep(ctx, free, first, s.Patience)
 	for id := range s.devices {
 		if _, there := slices.BinarySearch(ids, id); !there {
 			s.forget(id)

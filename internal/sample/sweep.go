@@ -9,9 +9,10 @@ import (
 // sweep has the devices' probes look, one after the other on one goroutine. The
 // goroutine of a look that takes longer than patience is left alone with it,
 // and another one goes on with the next device: until the look returns, the
-// device has not answered.
-func sweep(ctx context.Context, devices []*device, patience time.Duration) {
-	timer := time.NewTimer(patience)
+// device has not answered. For the first one the patience is another: whom it
+// asks may have to be started.
+func sweep(ctx context.Context, devices []*device, first, patience time.Duration) {
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for next := 0; next < len(devices); {
 		// The results fit in, so that nobody has to take them. The device at turn is
@@ -21,7 +22,9 @@ func sweep(ctx context.Context, devices []*device, patience time.Duration) {
 		turn := new(atomic.Int64)
 		turn.Store(int64(next))
 		go look(ctx, devices, next, turn, results)
-		timer.Reset(patience)
+		if next > 0 {
+			timer.Reset(patience)
+		}
 		for next < len(devices) {
 			select {
 			case r := <-results:
