@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,8 @@ func newDelCommand(a *app) *cobra.Command {
 		Aliases: []string{"delete", "rm"},
 		Short:   "stop and delete devices",
 		Long: "Stop devices and delete them, of any server. A device that is mounted, held by md, dm or swap, or open is refused, and who\n" +
-			"uses it is named, in every mount namespace. udev, which looks at every new disk, is waited for.",
+			"uses it is named, in every mount namespace. udev, which looks at every new disk, is waited for. Of several devices some are deleted\n" +
+			"at the same time; one that the server of another uses goes after that.",
 		Example: "  ublk del 0\n  ublk del --all\n  ublk del --force --timeout 5 disk-1",
 		RunE:    a.action(func(ctx context.Context, args []string) error { return a.runDel(ctx, &o, args) }),
 	}
@@ -46,26 +48,31 @@ func newDelCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// runDel deletes devices. One may be in use by the server of another: those that
-// are refused are tried again as long as others go.
+// runDel deletes devices, some at a time. One may be in use by the server of
+// another: those that are refused are tried again as long as others go.
 func (a *app) runDel(ctx context.Context, o *delOptions, args []string) error {
 	targets, codes, err := o.devices.targets(ctx, a, args)
 	if err != nil {
 		return err
 	}
-	single := len(targets)+len(codes) == 1
+	if len(targets) == 1 && len(codes) == 0 {
+		return a.delete(ctx, o, targets[0])
+	}
+	if _, err := a.connect(); err != nil {
+		return err
+	}
 	for len(targets) > 0 {
-		var refused []int
-		var errs []error
-		for _, id := range targets {
-			err := a.delete(ctx, o, id)
-			var used *inUseError
-			if errors.As(err, &used) && !single {
-				refused, errs = append(refused, id), append(errs, err)
+		errs := make([]error, len(targets))
+		most := 4 // each takes processes of its own
+		if o.dryRun {
+			most = 1 // one plan after the other
+		}
+		few(len(targets), most, func(i int) { errs[i] = a.delete(ctx, o, targets[i]) })
+		var refused, inUse []int // devices, and where their errors are
+		for i, err := range errs {
+			if used := (*inUseError)(nil); errors.As(err, &used) {
+				refused, inUse = append(refused, targets[i]), append(inUse, i)
 				continue
-			}
-			if single {
-				return err
 			}
 			codes = append(codes, a.report(err))
 			if ctx.Err() != nil {
@@ -73,14 +80,28 @@ func (a *app) runDel(ctx context.Context, o *delOptions, args []string) error {
 			}
 		}
 		if len(refused) == len(targets) || o.dryRun {
-			for _, err := range errs {
-				codes = append(codes, a.report(err))
+			for _, i := range inUse {
+				codes = append(codes, a.report(errs[i]))
 			}
 			break
 		}
 		targets = refused
 	}
 	return together(codes)
+}
+
+// few does something n times, most of them at the same time at most.
+func few(n, most int, do func(i int)) {
+	turn := make(chan struct{}, most)
+	var wg sync.WaitGroup
+	for i := range n {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			do(i)
+		})
+	}
+	wg.Wait()
 }
 
 // targets resolves the devices, each once. With several, those that do not
@@ -188,8 +209,11 @@ func (a *app) stopForDelete(ctx context.Context, client *ctrl.Client, o *delOpti
 // sendDelete deletes a stopped device. A disk that was stopped in use keeps its
 // number until its users close it, so that nobody waits for that.
 func (a *app) sendDelete(ctx context.Context, client *ctrl.Client, o *delOptions, id int) error {
-	users, _, _ := a.fs.Users(id)
-	if o.async || o.force && len(users) > 0 {
+	var users []sysfs.User
+	if o.force {
+		users, _, _ = a.fs.Users(id)
+	}
+	if o.async || len(users) > 0 {
 		err := client.DelAsync(ctx, id)
 		if err == nil && !o.async {
 			fmt.Fprintf(a.stderr, "ublk: %s: device %d is deleted; its number is free when its users close it: %s\n", a.name, id, usersText(users))

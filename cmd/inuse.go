@@ -64,18 +64,22 @@ func withoutUs(users []sysfs.User) []sysfs.User {
 }
 
 // tryStop stops a device if nobody has its disk open (TRY_STOP_DEV), which the
-// driver decides in one step. What it refuses is an *inUseError, with the names
-// of the users as far as they can be seen.
+// driver decides in one step. Only where it refuses, or cannot tell, the users are
+// looked for, in all processes: that takes long. They make an *inUseError.
 func (a *app) tryStop(ctx context.Context, client *ctrl.Client, id int) error {
-	if err := a.unused(id); err != nil {
-		return err
-	}
 	err := client.TryStop(ctx, id)
-	if !errors.Is(err, unix.EBUSY) {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		users, partial, _ := a.fs.Users(id)
+		users = withoutUs(users)
+		return &inUseError{id: id, users: users, partial: partial || len(users) == 0}
 	}
-	users, _, _ := a.fs.Users(id)
-	return &inUseError{id: id, users: withoutUs(users), partial: true}
+	if used := a.unused(id); used != nil {
+		return used
+	}
+	return err
 }
 
 // watchClose signals when somebody has closed a disk or one of its partitions:
