@@ -101,9 +101,10 @@ func NewCommand() *cobra.Command { return newRootCommand(newApp()) }
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:               "ublk",
-		Short:             "administer, serve and watch ublk devices",
-		Long:              rootHelp(),
+		Use:   "ublk",
+		Short: "administer, serve and watch ublk devices",
+		Long: "ublk administers the ublk devices of any server, serves devices itself, and shows what they do.\n\n" +
+			"A DEVICE is a number (0), a node (ublkb0, /dev/ublkb0, /dev/ublkc0) or the name given with add --name.",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -118,7 +119,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.SetGlobalNormalizationFunc(dashes)
 	root.SetFlagErrorFunc(unknownOption)
-	root.SetUsageTemplate(usageTemplate)
+	root.SetUsageTemplate(usageTemplate + "{{if not .HasParent}}\n" + exitHelp() + "\nublk COMMAND --help tells more about a command.\n{{end}}")
 	for i, group := range commands() {
 		id := strconv.Itoa(i)
 		root.AddGroup(&cobra.Group{ID: id, Title: group.title})
@@ -193,11 +194,10 @@ func (a *app) colour(w io.Writer) bool {
 	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && isTerminal(w)
 }
 
-func rootHelp() string {
+// exitHelp is the end of the help of all.
+func exitHelp() string {
 	var b strings.Builder
-	b.WriteString("ublk administers the ublk devices of any server, serves devices itself, and shows what they do.\n\n" +
-		"A DEVICE is a number (0), a node (ublkb0, /dev/ublkb0, /dev/ublkc0) or the name given with add --name.\n\n" +
-		"Exit status:\n")
+	b.WriteString("Exit status:\n")
 	for _, e := range ExitCodes() {
 		fmt.Fprintf(&b, "  %-8s  %s\n", e.Code, e.Meaning)
 	}
@@ -214,7 +214,5 @@ Examples:
 {{.Example}}{{end}}{{if .HasAvailableLocalFlags}}
 
 Options:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if not .HasParent}}
-
-ublk COMMAND --help tells more about a command.{{end}}
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
 `

@@ -30,7 +30,8 @@ func newServeCommand(a *app) *cobra.Command {
 		Long: "Serve a device that exists and has no server: one added with --no-start, one that was stopped or lost its server, or one that\n" +
 			"waits for recovery. The configuration is the one that the device was added with, changed by the options given here; a device\n" +
 			"that ublk did not add needs --type. Queues, depth, flags and parameters are the device's.",
-		RunE: a.action(func(ctx context.Context, args []string) error { return a.runServe(ctx, &o, args) }),
+		Example: "  ublk serve 0\n  ublk serve 3 --type loop --file disk.img",
+		RunE:    a.action(func(ctx context.Context, args []string) error { return a.runServe(ctx, &o, args) }),
 	}
 	o.devices.one(a, cmd, 0)
 	o.config.add(cmd, slices.DeleteFunc(slices.Concat(targetOptions(), configOptions()), func(c configOption) bool { return !c.serve }))

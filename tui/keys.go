@@ -55,7 +55,7 @@ func bindings() []binding {
 }
 
 // footer is the last line of the screen: what fits of the bindings.
-func footer(width int) string {
+func (s style) footer(width int) string {
 	all := slices.DeleteFunc(bindings(), func(b binding) bool { return b.short == "" })
 	for {
 		var out strings.Builder
@@ -63,7 +63,7 @@ func footer(width int) string {
 			if i > 0 {
 				out.WriteString("  ")
 			}
-			out.WriteString(b.shown + " " + b.short)
+			out.WriteString(s.keyName(b.shown) + " " + b.short)
 		}
 		if text := out.String(); len(all) == 1 || len([]rune(text)) <= width {
 			return text

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -169,6 +170,9 @@ func (m *Model) cells(q *Queue) []*line {
 func (m *Model) legend(lines []*line, of ...Queue) []*line {
 	signs := cellSigns()
 	seen := make([]bool, len(signs))
+	if !slices.ContainsFunc(of, func(q Queue) bool { return q.InFlight >= 0 }) {
+		return lines
+	}
 	for _, q := range of {
 		for i := range q.Tags {
 			seen[signOf(&q.Tags[i])] = true

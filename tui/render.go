@@ -150,9 +150,9 @@ func (m *Model) notes() []string {
 // bottom is the keys, or the filter while it is typed.
 func (m *Model) bottom() string {
 	if m.typing {
-		return m.style.line(m.width).add(bold, " /"+m.filter).add(reverse, " ").add(faint, "  ⏎ keep  esc undo").String()
+		return m.style.line(m.width).add(bold, " /"+m.filter).add(reverse, " ").add(faint, "  "+m.style.keyName("⏎")+" keep  esc undo").String()
 	}
-	return m.text(faint, " "+footer(m.width-1))
+	return m.text(faint, " "+m.style.footer(m.width-1))
 }
 
 // body is the list of the level and, below, what is selected in it.
@@ -168,7 +168,7 @@ func (m *Model) body(room int) []string {
 		whole := len(pane)
 		pane = pane[:max(whole-over, min(whole, room/2-1), 0)]
 		if n := len(pane); n < whole && n > 3 && m.level == devices {
-			pane[n-1] = m.text(faint, " …  ⏎ shows all queues")
+			pane[n-1] = m.text(faint, " …  "+m.style.keyName("⏎")+" shows all queues")
 		}
 		rows = room - 1 - len(pane)
 	}
@@ -224,7 +224,7 @@ func (m *Model) help() []string {
 	lines := []string{m.text(bold, "ublk top: keys")}
 	for _, b := range m.bindings {
 		if b.shown != "" {
-			lines = append(lines, m.text(plain, fmt.Sprintf("  %-5s %s", b.shown, b.help)))
+			lines = append(lines, m.text(plain, fmt.Sprintf("  %-5s %s", m.style.keyName(b.shown), b.help)))
 		}
 	}
 	lines = append(lines, "", m.text(bold, "Requests"))

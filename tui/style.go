@@ -29,7 +29,7 @@ type style struct{ colour, ascii bool }
 // all others become question marks.
 var asciiOf = map[rune]rune{
 	'·': '.', '▸': '>', '─': '-', '—': '-', 'µ': 'u', '…': '~', '█': '#', '▓': '+', '▪': 'o', '▫': '=', '◦': ',', '×': 'x',
-	'↑': '^', '↓': 'v', '▾': 'v', '▴': '^', '⏎': '<', '≥': '>',
+	'↑': '^', '↓': 'v', '▾': 'v', '▴': '^', '≥': '>',
 }
 
 // looks are the attributes in lipgloss' terms. What is a colour is left out
@@ -64,6 +64,14 @@ func (s style) render(a attr, text string) string {
 		return text
 	}
 	return look.Render(text)
+}
+
+// keyName is how keys are called: by words where there are no signs for them.
+func (s style) keyName(shown string) string {
+	if word, ok := map[string]string{"↑↓": "jk", "⏎": "enter"}[shown]; ok && s.ascii {
+		return word
+	}
+	return shown
 }
 
 // glyphs replaces what the terminal cannot show.

@@ -17,6 +17,12 @@ func introduction(root *cobra.Command) []byte {
 	p.text(`ublk is a driver of Linux (CONFIG_BLK_DEV_UBLK, module ublk_drv) for block devices whose data a program provides, the server. This program administers the devices of any server, serves devices itself, keeps them alive when a server dies, and shows what they do.
 
 Linux 6.5 is the oldest release that is supported; what a kernel has beyond that, ublk-features(8) tells.`)
+	p.section("CONCEPTS")
+	for _, concept := range concepts() {
+		p.item(bold(concept[0]), concept[1])
+	}
+	p.section("TOUR")
+	p.text(tour)
 	p.section("COMMANDS")
 	for _, group := range root.Groups() {
 		fmt.Fprintf(&p.b, ".SS %s\n", escape(group.Title[:len(group.Title)-1]))
@@ -25,10 +31,6 @@ Linux 6.5 is the oldest release that is supported; what a kernel has beyond that
 				p.item(bold("ublk-"+c.Name())+"(8)", capital(c.Short)+".")
 			}
 		}
-	}
-	p.section("CONCEPTS")
-	for _, concept := range concepts() {
-		p.item(bold(concept[0]), concept[1])
 	}
 	p.section("FILES")
 	for _, file := range files() {
@@ -41,8 +43,42 @@ Linux 6.5 is the oldest release that is supported; what a kernel has beyond that
 	p.exitStatus()
 	p.section("SEE ALSO")
 	p.seeAlso(root, "")
+	p.paragraph("losetup(8), lsblk(8), modprobe(8); https://docs.kernel.org/block/ublk.html")
 	return p.bytes()
 }
+
+// tour is what the README shows, in fewer words.
+const tour = `As root: load the driver, and make a disk in a file. The command returns when the disk is there; its server is a process of its own, which needs neither the command nor the terminal any more.
+
+  # modprobe ublk_drv
+  # truncate -s 1G disk.img
+  # ublk add -t loop --file disk.img --recovery=reissue --name scratch
+  /dev/ublkb0
+  # mkfs.ext4 -q /dev/ublkb0
+  # mount /dev/ublkb0 /mnt
+
+See what there is, what it does, and all that is known about it. The name can stand wherever a number can.
+
+  # ublk list
+  # ublk top
+  # ublk info scratch
+
+What is in use does not go away by accident, and it is said who uses it.
+
+  # ublk del scratch
+  ublk: del: device 0: in use
+    /mnt (ext4) is mounted from /dev/ublkb0
+
+When the server dies, the disk stays and its I/O waits, until it has a new one. ublk watch sees to that by itself.
+
+  # kill -KILL "$(ublk list scratch --noheadings -o SERVER)"
+  # ublk recover scratch
+  /dev/ublkb0
+
+A disk can grow while it is in use (ublk resize), and its server can be replaced after an update of the program (ublk upgrade); both need Linux 6.16. The end:
+
+  # umount /mnt
+  # ublk del scratch`
 
 func concepts() [][2]string {
 	return [][2]string{
@@ -62,9 +98,9 @@ func files() [][2]string {
 		{"/dev/ublkbN", "The block device of device N."},
 		{"/dev/ublkcN", "The char device of its server. Nothing else may open it: that a file is closed means to the driver that a server has gone."},
 		{"/run/ublk/N/config", "What a new server of device N starts from. Devices of ordinary users have their folders in $XDG_RUNTIME_DIR/ublk."},
-		{"/run/ublk/N/log", "What the server says, to the text of a panic."},
+		{"/run/ublk/N/log", "What the server says, down to the text of a panic."},
 		{"/run/ublk/N/stats", "Counters, latencies and tags of the running server; stats.PID is that of one that died."},
-		{"/run/ublk/N/ctl", "The control socket of the server."},
+		{"/run/ublk/N/ctl", "The control socket of the server, for ublk resize and ublk fault."},
 	}
 }
 

@@ -152,7 +152,11 @@ func (p *page) options(c *cobra.Command) {
 		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" {
 			usage += " (default " + f.DefValue + ")"
 		}
-		p.item(term, capital(usage)+".")
+		// What a colon follows is the type of disk that the option is for.
+		if kind, _, ok := strings.Cut(usage, ": "); !ok || strings.Contains(kind, " ") {
+			usage = capital(usage)
+		}
+		p.item(term, usage+".")
 	})
 	p.paragraph("In the names of options - and _ are the same.")
 }

@@ -145,14 +145,14 @@ func (s *Sampler) notes(listing error) []string {
 	case listing != nil:
 		notes = append(notes, listing.Error())
 	case s.Driver == nil:
-		notes = append(notes, "the driver tells only root: no states, servers and queues")
+		notes = append(notes, "the driver tells only root: no states, no servers")
 	}
 	switch {
 	case listing != nil || s.debugfs == nil:
 	case errors.Is(s.debugfs, fs.ErrPermission):
 		notes = append(notes, "debugfs is for root: no tags")
 	default:
-		notes = append(notes, "debugfs is not mounted: no tags but of servers of ours")
+		notes = append(notes, "debugfs is not mounted: tags of our own servers only")
 	}
 	return notes
 }
