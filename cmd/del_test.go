@@ -223,7 +223,7 @@ func TestDelInterrupted(t *testing.T) {
 	m.drv.Freeze(uapi.CmdTryStopDev, true)
 	done := make(chan result)
 	go func() { done <- m.run("del", "-a") }()
-	m.must(m.drv.Wait(t.Context(), 1), unix.Kill(unix.Getpid(), unix.SIGTERM))
+	m.must(m.drv.Wait(t.Context(), 2), unix.Kill(unix.Getpid(), unix.SIGTERM))
 	(<-done).want(t, 143)
 	m.drv.Unfreeze(uapi.CmdTryStopDev)
 	if !m.exists(0) || !m.exists(1) {
