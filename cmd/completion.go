@@ -2,7 +2,9 @@ package cmd
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -26,10 +28,31 @@ func newCompletionCommand(a *app) *cobra.Command {
 func WriteCompletion(w io.Writer, root *cobra.Command, shell string) error {
 	switch shell {
 	case "bash":
-		return root.GenBashCompletionV2(w, true)
+		return writeBashCompletion(w, root)
 	case "zsh":
 		return root.GenZshCompletion(w)
 	default:
 		return root.GenFishCompletion(w, true)
 	}
+}
+
+// writeBashCompletion writes cobra's script, but for what it does to commas: it
+// escapes them, which bash does not ask for, and then finds no list of columns.
+func writeBashCompletion(w io.Writer, root *cobra.Command) error {
+	var script strings.Builder
+	if err := root.GenBashCompletionV2(&script, true); err != nil {
+		return err
+	}
+	text := script.String()
+	for _, escaped := range []struct{ line, name string }{
+		{`        printf -v comp "%q" "${compline%%$tab*}" &>/dev/null || comp=$(printf "%q" "${compline%%$tab*}")` + "\n", "comp"},
+		{`        COMPREPLY[0]=$(printf "%q" "${COMPREPLY[0]%%$tab*}")` + "\n", "COMPREPLY[0]"},
+	} {
+		if strings.Count(text, escaped.line) != 1 {
+			return fmt.Errorf("cobra's script for bash has changed: no line %q", escaped.line)
+		}
+		text = strings.Replace(text, escaped.line, escaped.line+"        "+escaped.name+"=${"+escaped.name+`//\\,/,}`+"\n", 1)
+	}
+	_, err := io.WriteString(w, text)
+	return err
 }

@@ -129,9 +129,11 @@ func newRootCommand(a *app) *cobra.Command {
 			command.Use += " [OPTIONS]"
 			command.DisableFlagsInUseLine = true
 			root.AddCommand(command)
+			if command.Name() == "help" {
+				root.SetHelpCommand(command)
+			}
 		}
 	}
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"}) // ours is among the commands
 	root.AddCommand(newHelperCommand(a), newJobCommand(a))
 	return root
 }
@@ -207,7 +209,7 @@ func exitHelp() string {
 const usageTemplate = `Usage:
 {{if .HasParent}}  {{.UseLine}}{{else}}  ublk COMMAND [DEVICE...] [OPTIONS]{{range $group := .Groups}}
 
-{{.Title}}{{range $.Commands}}{{if (and (eq .GroupID $group.ID) .IsAvailableCommand)}}
+{{.Title}}{{range $.Commands}}{{if (and (eq .GroupID $group.ID) (or .IsAvailableCommand (eq .Name "help")))}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{end}}{{if .HasExample}}
 
 Examples:

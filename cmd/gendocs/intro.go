@@ -27,7 +27,7 @@ Linux 6.5 is the oldest release that is supported; what a kernel has beyond that
 	for _, group := range root.Groups() {
 		fmt.Fprintf(&p.b, ".SS %s\n", escape(group.Title[:len(group.Title)-1]))
 		for _, c := range root.Commands() {
-			if c.GroupID == group.ID && c.IsAvailableCommand() {
+			if c.GroupID == group.ID && documented(c) {
 				p.item(bold("ublk-"+c.Name())+"(8)", capital(c.Short)+".")
 			}
 		}

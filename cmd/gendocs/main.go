@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/spf13/cobra"
+
 	"ublk/cmd"
 )
 
@@ -46,7 +48,7 @@ func generate() (map[string][]byte, error) {
 	root := cmd.NewCommand()
 	files := map[string][]byte{"man/ublk.8": introduction(root)}
 	for _, command := range root.Commands() {
-		if command.IsAvailableCommand() {
+		if documented(command) {
 			files["man/ublk-"+command.Name()+".8"] = commandPage(root, command)
 		}
 	}
@@ -59,3 +61,7 @@ func generate() (map[string][]byte, error) {
 	}
 	return files, nil
 }
+
+// documented says whether a command is for people: cobra calls its help
+// unavailable.
+func documented(c *cobra.Command) bool { return c.IsAvailableCommand() || c.Name() == "help" }

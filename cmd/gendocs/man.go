@@ -178,7 +178,7 @@ func (p *page) seeAlso(root *cobra.Command, self string) {
 		}
 	}
 	for _, c := range root.Commands() {
-		if c.IsAvailableCommand() && c.Name() != self && (self == "" || c.GroupID == group) {
+		if documented(c) && c.Name() != self && (self == "" || c.GroupID == group) {
 			names = append(names, "ublk-"+c.Name())
 		}
 	}
