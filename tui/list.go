@@ -109,7 +109,7 @@ func (l *list[T]) draw(s style, width, height int) []string {
 type placed struct{ column, gap, width int }
 
 // widest bounds the last column's claim to room: it shows what it can of more.
-const widest = 24
+const widest = 32
 
 // layout decides which columns are shown and how wide. Where there is not
 // enough room the columns first move together, then leave, the last rank first.

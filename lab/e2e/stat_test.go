@@ -78,7 +78,11 @@ func (w *watched) String() string {
 // watchStat runs `ublk stat -J` from before begin until after wait.
 func watchStat(t *testing.T, devices []device, begin func() (wait func())) map[int]*watched {
 	t.Helper()
-	cmd := command(t, "stat", "-J", "-d", "0.5")
+	args := []string{"stat", "-J", "-d", "0.5"}
+	for _, d := range devices {
+		args = append(args, d.arg)
+	}
+	cmd := command(t, args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -187,8 +191,9 @@ func readAll(t *testing.T, devices []device, seconds int) (wait func() map[int]f
 // and for a foreign one.
 func TestLabStat(t *testing.T) {
 	begin(t)
-	ours := add(t, "-t", "fault", "--on", "mem", "--size", "256M", "--delay", statDelay.String(), "-q", "2")
-	theirs := foreign(t, 7, "-t", "fault_inject", "--delay_us", strconv.FormatInt(statDelay.Microseconds(), 10))
+	slow := []string{"-t", "fault", "--on", "mem", "--size", "256M", "--delay", statDelay.String(), "-q", "2"}
+	ours, backing := add(t, slow...), add(t, slow...)
+	theirs := foreign(t, 7, "-t", "loop", backing.node)
 	devices := []device{ours, theirs}
 	labtest.Run(t, "udevadm", "settle")
 	seconds := 4

@@ -83,7 +83,7 @@ func TestLabTop(t *testing.T) {
 	fio := load(t, d.node, 4)
 	term := openTerminal(t, 100, 24)
 	term.keys("$UBLK_BIN top; echo code $? echo $(stty -a | grep -cw -e -echo)", "Enter")
-	term.shows("ublk top", "2 devices · 2 live", "every 1.0s", fmt.Sprintf(" %d ", server), "▸   "+idle.arg+" null")
+	term.shows("ublk top", "2 devices · 2 live", "every 1.0s", fmt.Sprintf(" %d ", server), "▸   "+idle.arg+" -      null")
 	term.keys("j", "Enter")
 	term.shows("device "+d.arg+" · disk-1 · null · LIVE", "THREAD", d.arg+"/q0  thread ")
 	term.keys("Enter")
@@ -94,7 +94,7 @@ func TestLabTop(t *testing.T) {
 	term.keys("Escape")
 	term.shows("THREAD", "+/- interval")
 	term.keys("Escape")
-	term.shows("SERVER", "▸   "+d.arg+" null")
+	term.shows("SERVER", "▸   "+d.arg+" disk-1 null")
 
 	_ = fio.Process.Kill()
 	_ = fio.Wait()
