@@ -31,14 +31,20 @@ func enterScope() error {
 	if _, err := os.Stat(bootedSign); err != nil || os.Geteuid() != 0 {
 		return nil
 	}
-	if err := startScope(fmt.Sprintf("ublk-server-%d.scope", os.Getpid())); err != nil {
+	name := fmt.Sprintf("ublk-server-%d.scope", os.Getpid())
+	err := startScope(managerSocket, name)
+	if err == nil {
+		err = awaitCgroup(name)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: the server ends with what started it", err)
 	}
 	return nil
 }
 
-func startScope(name string) error {
-	conn, err := net.DialTimeout("unix", managerSocket, scopeTime)
+// startScope has the manager at a socket start a scope with this process in it.
+func startScope(socket, name string) error {
+	conn, err := net.DialTimeout("unix", socket, scopeTime)
 	if err != nil {
 		return err
 	}
@@ -57,10 +63,7 @@ func startScope(name string) error {
 	if _, err := conn.Write(append([]byte("BEGIN\r\n"), scopeCall(name, uint32(os.Getpid()))...)); err != nil {
 		return err
 	}
-	if err := readReply(in); err != nil {
-		return err
-	}
-	return awaitCgroup(name)
+	return readReply(in)
 }
 
 // awaitCgroup waits for the move, which follows the answer.
