@@ -40,7 +40,7 @@ func newAddCommand(a *app) *cobra.Command {
 	flags := cmd.Flags()
 	option(flags, &o.id, "number", "n", "", "make device `N` (default: the first free number)", number(0, maxID))
 	o.config.add(cmd, slices.Concat(targetOptions(), configOptions()))
-	flags.BoolVar(&o.noStart, "no-start", false, "only ADD_DEV and SET_PARAMS; ublk serve does the rest")
+	flags.BoolVar(&o.noStart, "no-start", false, "only ADD_DEV and SET_PARAMS, and print the char device; ublk serve does the rest")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "print what would be sent to the driver")
 	flags.BoolVar(&o.foreground, "foreground", false, "serve in this process until SIGINT or SIGTERM, then stop and delete")
 	flags.BoolVarP(&o.json, "json", "J", false, "print the device as list -J does")
@@ -163,6 +163,10 @@ func (a *app) addOnly(ctx context.Context, job server.Job) error {
 		return err
 	}
 	a.warn(warnings)
+	if id := device.Info().ID; !job.JSON { // it has no disk yet
+		_, err := fmt.Fprintln(a.stdout, ctrl.CharPath(id))
+		return err
+	}
 	return a.printDevice(device.Info().ID, job.JSON)
 }
 

@@ -94,7 +94,7 @@ func TestAddFails(t *testing.T) {
 		code   int
 		output string
 	}{
-		{&ctrl.Error{Op: "ADD_DEV", Dev: 0, Err: unix.EEXIST}, 1, "ublk: add: device 0: ADD_DEV: file exists\n  Device 0 is there already (LIVE, server 4411). Choose another number or leave -n out.\n"},
+		{&ctrl.Error{Op: "ADD_DEV", Dev: 0, Err: unix.EEXIST}, 7, "ublk: add: device 0: ADD_DEV: file exists\n  Device 0 is there already (LIVE, server 4411). Choose another number or leave -n out.\n"},
 		{&ctrl.Error{Op: "ADD_DEV", Dev: -1, Err: unix.EPERM}, 5, "CAP_SYS_ADMIN"},
 		{&ctrl.UnsupportedError{Feature: "UBLK_F_BATCH_IO", Since: "7.0"}, 6, "this kernel has no UBLK_F_BATCH_IO (Linux 7.0 or newer)"},
 		{&os.PathError{Op: "open", Path: "/nosuch", Err: unix.ENOENT}, 1, "open /nosuch: no such file or directory"},
@@ -123,7 +123,7 @@ func TestAddDryRun(t *testing.T) {
 
 func TestAddNoStartAndServe(t *testing.T) {
 	m := newMachine(t, fake.Options{CPUs: 2})
-	m.run("add", "-t", "null", "--no-start", "-q", "8", "--size", "1M", "--name", "later").want(t, 0, "/dev/ublkb0", "warning: 2 queues instead of 8")
+	m.run("add", "-t", "null", "--no-start", "-q", "8", "--size", "1M", "--name", "later").want(t, 0, "/dev/ublkc0\n", "warning: 2 queues instead of 8")
 	if got := m.changing(); !slices.Equal(got, []string{"ADD_DEV -1", "SET_PARAMS 0"}) {
 		t.Errorf("sent %v", got)
 	}

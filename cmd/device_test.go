@@ -55,7 +55,7 @@ func (m *machine) remember(id int, token uint64, name, body string) {
 func TestNames(t *testing.T) {
 	m := newMachine(t, fake.Options{})
 	m.spawn = nil
-	m.run("add", "--no-start", "-t", "null", "--name", "scratch", "--size", "1M").want(t, 0, "/dev/ublkb0")
+	m.run("add", "--no-start", "-t", "null", "--name", "scratch", "--size", "1M").want(t, 0, "/dev/ublkc0\n")
 	m.run("get-info", "scratch").want(t, 0, "dev_id            0")
 	m.run("get-info", "-n", "scratch").want(t, 0, "dev_id            0")
 	m.run("get-info", "nothing").want(t, 4, `no device is named "nothing"`, "Devices: 0 (scratch)")

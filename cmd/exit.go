@@ -42,7 +42,7 @@ func ExitCodes() []ExitCode {
 		{"4", "no such device"},
 		{"5", "not permitted"},
 		{"6", "not supported here: no driver, io_uring disabled, or a feature that this kernel lacks"},
-		{"7", "busy: mounted, held or open, or another command is at work on the device"},
+		{"7", "busy: mounted, held or open, a number that is taken, or another command is at work on the device"},
 		{"8", "deadline: no answer in time"},
 		{"64", "wrong usage"},
 		{"130, 143", "interrupted by SIGINT, SIGTERM"},
@@ -100,7 +100,7 @@ func rules() []rule {
 		{match: isStarted, code: exitBusy, hint: text("The device is started, or its old disk is still open: parameters are set before START_DEV. Try: ublk stop, then wait until nobody has it open.")},
 		{match: is(context.DeadlineExceeded), code: exitDeadline, hint: (*app).deadlineHint},
 		{match: is(fs.ErrPermission), code: exitPermission, hint: (*app).permissionHint},
-		{match: refused("ADD_DEV", unix.EEXIST), code: exitFailed, hint: (*app).takenHint},
+		{match: refused("ADD_DEV", unix.EEXIST), code: exitBusy, hint: (*app).takenHint},
 		{match: refused("START_DEV", unix.EEXIST), code: exitFailed, hint: text("The device is started already, or its previous disk is still held open.")},
 		{match: refused("START_DEV", unix.EINVAL), code: exitFailed, hint: text("It has no parameters yet (ublk set-params), or the process is not the one that opened its char device, or the block layer refuses its limits (see dmesg).")},
 		{match: refused("START_USER_RECOVERY", unix.EINVAL), code: exitFailed, hint: text("The device was added without recovery (ublk add --recovery), or its recovery has begun already (Linux 6.12).")},
@@ -208,7 +208,7 @@ func (a *app) report(err error) int {
 // describe is the text of an error without the words of package context, which
 // are for programmers, and with nothing in it that a terminal obeys.
 func (a *app) describe(err error) string {
-	if a.caught() != 0 && errors.Is(err, context.Canceled) {
+	if a.caught() != 0 && errors.Is(err, context.Canceled) && !errors.Is(err, server.ErrLeft) {
 		return "interrupted"
 	}
 	lines := strings.Split(plainError(err), "\n")

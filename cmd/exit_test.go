@@ -55,7 +55,7 @@ func TestExplain(t *testing.T) {
 		{refusal("START_DEV", context.DeadlineExceeded), 8, "has not fetched"},
 		{refusal("ADD_DEV", unix.EPERM), 5, "CAP_SYS_ADMIN"},
 		{&fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, 5, ""},
-		{refusal("ADD_DEV", unix.EEXIST), 1, "Device 0 is there already (LIVE, server 4411). Choose another number"},
+		{refusal("ADD_DEV", unix.EEXIST), 7, "Device 0 is there already (LIVE, server 4411). Choose another number"},
 		{refusal("START_DEV", unix.EEXIST), 1, "started already"},
 		{refusal("START_DEV", unix.EINVAL), 1, "no parameters"},
 		{refusal("START_USER_RECOVERY", unix.EINVAL), 1, "without recovery"},
@@ -133,5 +133,21 @@ func TestInUseError(t *testing.T) {
 	err := &inUseError{id: 3, users: []sysfs.User{{Kind: sysfs.UserOpener, Device: "ublkb3", PID: 9, Command: "cat"}}}
 	if want := "device 3: in use\n  pid 9 (cat) has /dev/ublkb3 open"; err.Error() != want || !errors.Is(err, ctrl.ErrBusy) {
 		t.Errorf("%q", err.Error())
+	}
+}
+
+// TestInterruptedLeaves: an interruption is no news, but what it left behind is.
+func TestInterruptedLeaves(t *testing.T) {
+	a := newMachine(t, fake.Options{}).app()
+	a.signals.Store(int32(unix.SIGINT))
+	if got := a.describe(context.Canceled); got != "interrupted" {
+		t.Errorf("%q", got)
+	}
+	err := errors.Join(context.Canceled, fmt.Errorf("device 3: %w: no answer", server.ErrLeft))
+	if got := a.describe(err); !strings.Contains(got, "device 3: it could not be deleted again") {
+		t.Errorf("%q", got)
+	}
+	if code, _ := a.explain(err); code != 130 {
+		t.Errorf("exit code %d", code)
 	}
 }

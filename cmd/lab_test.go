@@ -63,9 +63,9 @@ func execute(t *testing.T, args ...string) result {
 func labDevice(t *testing.T, args ...string) (node, id string) {
 	t.Helper()
 	r := execute(t, append([]string{"add"}, args...)...)
-	r.want(t, 0, "/dev/ublkb")
+	r.want(t, 0, "/dev/ublk")
 	node = strings.TrimSpace(r.stdout)
-	id = strings.TrimPrefix(node, "/dev/ublkb")
+	id = strings.TrimLeft(strings.TrimPrefix(node, "/dev/ublk"), "bc") // c: with --no-start
 	t.Cleanup(func() {
 		if pid := serverPID(t, id); pid > 0 {
 			_ = unix.Kill(pid, unix.SIGCONT)

@@ -83,6 +83,7 @@ type wireError struct {
 	Deadline bool   `json:"deadline,omitempty"`
 	Live     bool   `json:"live,omitempty"`
 	NoDriver bool   `json:"no_driver,omitempty"`
+	Left     bool   `json:"left,omitempty"`
 
 	Unsupported bool `json:"unsupported,omitempty"`
 }
@@ -108,6 +109,7 @@ func toWire(err error) *wireError {
 	w.Deadline = errors.Is(err, context.DeadlineExceeded)
 	w.Live = errors.Is(err, ErrLive)
 	w.NoDriver = errors.Is(err, ctrl.ErrNoDriver)
+	w.Left = errors.Is(err, ErrLeft)
 	w.Unsupported = errors.Is(err, errors.ErrUnsupported)
 	return w
 }
@@ -142,7 +144,7 @@ func (w *wireError) err() error {
 	for _, s := range []struct {
 		set bool
 		err error
-	}{{w.Deadline, context.DeadlineExceeded}, {w.Live, ErrLive}, {w.NoDriver, ctrl.ErrNoDriver}, {w.Unsupported, errors.ErrUnsupported}} {
+	}{{w.Deadline, context.DeadlineExceeded}, {w.Live, ErrLive}, {w.NoDriver, ctrl.ErrNoDriver}, {w.Left, ErrLeft}, {w.Unsupported, errors.ErrUnsupported}} {
 		if s.set {
 			e.causes = append(e.causes, s.err)
 		}

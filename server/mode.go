@@ -105,6 +105,9 @@ func checkMode(m DataMode, have ctrl.Features, unprivileged bool) error {
 	if unprivileged && m != DataCopy {
 		return fmt.Errorf("data mode %s: the driver allows unprivileged devices only copy", m)
 	}
+	if m == DataAutoReg { // which all kernels that have it have the other with
+		return have.Require(uapi.FlagAutoBufReg)
+	}
 	return have.Require(m.flags())
 }
 

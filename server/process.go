@@ -226,11 +226,18 @@ func (p *process) undo() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
-	if err := p.client.Stop(ctx, p.device.info.ID); err != nil {
-		return err
+	err := p.client.Stop(ctx, p.device.info.ID)
+	if err == nil {
+		err = p.device.Delete(ctx)
 	}
-	return errors.Join(p.device.Delete(ctx), p.dir.Remove())
+	if err != nil {
+		return fmt.Errorf("device %d: %w: %w", p.device.info.ID, ErrLeft, err)
+	}
+	return p.dir.Remove()
 }
+
+// ErrLeft is a device that could not be started, nor deleted again.
+var ErrLeft = errors.New("it could not be deleted again")
 
 // serve waits for the end: by our own signal, by STOP or QUIESCE from outside,
 // or because a queue gave up.

@@ -155,7 +155,7 @@ func TestLabDelAsync(t *testing.T) {
 	if r.code != 0 || !strings.Contains(r.stderr, fmt.Sprintf("pid %d (e2e.test)", os.Getpid())) {
 		t.Errorf("by force: %v", r)
 	}
-	run(t, "add", "-t", "null", "-n", d.arg).fails(t, 1, fmt.Sprintf("ublk: add: device %d: ADD_DEV: file exists\n", d.id),
+	run(t, "add", "-t", "null", "-n", d.arg).fails(t, 7, fmt.Sprintf("ublk: add: device %d: ADD_DEV: file exists\n", d.id),
 		fmt.Sprintf("\n  Device %d was deleted, but somebody still holds it: pid %d (e2e.test)", d.id, os.Getpid()))
 	f.Close()
 	d.gone(t, server)

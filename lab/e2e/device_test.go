@@ -24,7 +24,8 @@ type device struct {
 func add(t testing.TB, args ...string) device {
 	t.Helper()
 	r := run(t, append([]string{"add"}, args...)...).ok(t)
-	number, found := strings.CutPrefix(strings.TrimSuffix(r.stdout, "\n"), "/dev/ublkb")
+	number, found := strings.CutPrefix(strings.TrimSuffix(r.stdout, "\n"), "/dev/ublk")
+	number = strings.TrimLeft(number, "bc") // c: with --no-start
 	id, err := strconv.Atoi(number)
 	if !found || err != nil {
 		t.Fatalf("no device; %v", r)

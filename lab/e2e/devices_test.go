@@ -132,7 +132,7 @@ func testMistakes(t *testing.T) {
 		{4, "stop 7", []string{"ublk: stop: device 7: ", "no such device"}},
 		{4, "resize 7 1G", []string{"ublk: resize: device 7: ", "no such device"}},
 		{1, "add -t loop -f /nonexistent", []string{"ublk: add: ", "/nonexistent: no such file or directory"}},
-		{1, "add -t null -n 3", []string{"ublk: add: device 3: ADD_DEV: file exists\n  Device 3 is there already (null, LIVE, server ", "Choose another number or leave -n out."}},
+		{7, "add -t null -n 3", []string{"ublk: add: device 3: ADD_DEV: file exists\n  Device 3 is there already (null, LIVE, server ", "Choose another number or leave -n out."}},
 	} {
 		t.Run(c.line, func(t *testing.T) { run(t, strings.Fields(c.line)...).fails(t, c.code, c.want...) })
 	}

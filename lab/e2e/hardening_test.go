@@ -151,7 +151,7 @@ func TestLabEarlyDeath(t *testing.T) {
 		{"add -t loop -f /tmp", 1, "/tmp: "},
 		{"add -t loop -f " + short, 1, short + ": 5 bytes at offset 0 are less than one block"},
 		{"add -t loop -f " + file + " --offset 1000", 1, "offset 1000 is not a multiple"},
-		{"add -t loop -f /dev/ram0", 1, "/dev/ram0: device or resource busy"}, // mounted
+		{"add -t loop -f /dev/ram0", 7, "/dev/ram0: device or resource busy"}, // mounted
 		{"add -t null --cpus 900", 1, "cpus [900]: none of them can be used here\n"},
 		{"add -t null --data=none --need-get-data", 1, "need-get-data"},
 		{"add -t null --data=zero-copy", 1, "this target has only"},

@@ -80,7 +80,7 @@ func TestLabFeatures(t *testing.T) {
 	for _, c := range []struct{ feature, since, line string }{
 		{"BATCH_IO", "7.0", "add -t null --batch"},
 		{"USER_RECOVERY_FAIL_IO", "6.13", "add -t null --recovery=fail"},
-		{"SUPPORT_ZERO_COPY", "6.15", "add -t loop -f " + file + " --data=auto-reg"}, // it needs both
+		{"AUTO_BUF_REG", "6.16", "add -t loop -f " + file + " --data=auto-reg"},
 		{"SUPPORT_ZERO_COPY", "6.15", "add -t loop -f " + file + " --zero-copy"},
 		{"NO_AUTO_PART_SCAN", "7.0", "add -t null --no-partition-scan"},
 	} {
