@@ -53,16 +53,9 @@ func (a *app) runStat(ctx context.Context, o *statOptions, args []string) error 
 	if _, err := checkColumns(statTable(), options); err != nil {
 		return err
 	}
-	only, missing := a.watched(ctx, &o.devices, args)
-	if missing != nil && len(only) == 0 {
-		return missing
-	}
-	sampler, err := a.sampler(only)
-	if err != nil {
-		return err
-	}
-	defer sampler.Close()
-	return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, tui.BatchOptions{
-		Interval: o.delay, Count: o.count, Only: only, Table: options, Columns: statColumns(), ASCII: a.asciiOnly(), Notes: a.note,
-	}), missing)
+	return a.monitor(ctx, &o.devices, args, func(sampler tui.Sampler, only []int) error {
+		return tui.Batch(ctx, a.stdout, sampler, tui.BatchOptions{
+			Interval: o.delay, Count: o.count, Only: only, Table: options, Columns: statColumns(), ASCII: a.asciiOnly(), Notes: a.note,
+		})
+	})
 }

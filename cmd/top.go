@@ -54,7 +54,24 @@ func newTopCommand(a *app) *cobra.Command {
 }
 
 func (a *app) runTop(ctx context.Context, o *topOptions, args []string) error {
-	only, missing := a.watched(ctx, &o.devices, args)
+	dumb := a.getenv("TERM") == "" || a.getenv("TERM") == "dumb"
+	return a.monitor(ctx, &o.devices, args, func(sampler tui.Sampler, only []int) error {
+		if o.batch || o.json || dumb || !isTerminal(a.stdout) {
+			b := tui.BatchOptions{Interval: o.delay, Count: o.count, Only: only, Title: true, ASCII: a.asciiOnly(), Notes: a.note}
+			if o.json {
+				b.Table.Format = table.JSON
+			}
+			return tui.Batch(ctx, a.stdout, sampler, b)
+		}
+		options := tui.Options{Interval: o.delay, Only: only, Colour: a.colour(a.stdout), ASCII: a.asciiOnly()}
+		return tui.Run(ctx, a.terminalInput(), a.stdout, os.Environ(), sampler, options)
+	})
+}
+
+// monitor lets do look at the devices named, or at all where none is, until ctx
+// ends. Of several those that are missing are told of, and the others watched.
+func (a *app) monitor(ctx context.Context, devices *deviceArgs, args []string, do func(sampler tui.Sampler, only []int) error) error {
+	only, missing := a.watched(ctx, devices, args)
 	if missing != nil && len(only) == 0 {
 		return missing
 	}
@@ -63,16 +80,14 @@ func (a *app) runTop(ctx context.Context, o *topOptions, args []string) error {
 		return err
 	}
 	defer sampler.Close()
-	dumb := a.getenv("TERM") == "" || a.getenv("TERM") == "dumb"
-	if o.batch || o.json || dumb || !isTerminal(a.stdout) {
-		b := tui.BatchOptions{Interval: o.delay, Count: o.count, Only: only, Title: true, ASCII: a.asciiOnly(), Notes: a.note}
-		if o.json {
-			b.Table.Format = table.JSON
-		}
-		return a.ended(ctx, tui.Batch(ctx, a.stdout, sampler, b), missing)
+	err = do(sampler, only)
+	switch signal := a.caught(); {
+	case err != nil:
+		return err
+	case ctx.Err() != nil && signal != 0:
+		return reportedError{128 + int(signal)}
 	}
-	options := tui.Options{Interval: o.delay, Only: only, Colour: a.colour(a.stdout), ASCII: a.asciiOnly()}
-	return a.ended(ctx, tui.Run(ctx, a.terminalInput(), a.stdout, os.Environ(), sampler, options), missing)
+	return missing
 }
 
 // terminalInput is nil where standard input is no terminal: then the keys come
@@ -84,8 +99,7 @@ func (a *app) terminalInput() io.Reader {
 	return nil
 }
 
-// watched resolves the devices to watch; none is all. Of several those that are
-// missing are told of, and the rest is watched: the error is for the end.
+// watched resolves the devices to watch, as far as they exist.
 func (a *app) watched(ctx context.Context, devices *deviceArgs, args []string) (only []int, err error) {
 	err = devices.each(ctx, a, args, func(_ context.Context, id int) error {
 		if _, err := a.fs.CharDev(id); err != nil {
@@ -112,18 +126,6 @@ func (a *app) sampler(only []int) (*sample.Sampler, error) {
 
 // note says on standard error what a monitor cannot see.
 func (a *app) note(text string) { fmt.Fprintf(a.stderr, "ublk: %s: %s\n", a.name, table.Escape(text)) }
-
-// ended is the error of a monitor that ended. One that a signal ended says
-// nothing; otherwise missing tells of devices that were not there.
-func (a *app) ended(ctx context.Context, err, missing error) error {
-	switch signal := a.caught(); {
-	case err != nil:
-		return err
-	case ctx.Err() != nil && signal != 0:
-		return reportedError{128 + int(signal)}
-	}
-	return missing
-}
 
 // asciiOnly says whether the terminal's character set may have no more.
 func (a *app) asciiOnly() bool {

@@ -66,7 +66,7 @@ func deviceColumns() []column[Device] {
 			Value: latency(func(l Latency) time.Duration { return l.P99 })}},
 		{rank: 7, tight: 3, width: 3, gap: 2, largest: true, Column: table.Column[Device]{Name: "ERR", Key: "errors", Help: "requests that the server failed since it started", Right: true,
 			Value: func(d Device) table.Value { return number(d.Errors) }}},
-		{rank: 0, tight: 6, width: 6, gap: 2, Column: table.Column[Device]{Name: "SERVER", Key: "server", Help: "process that serves the device, or what became of it",
+		{rank: 0, tight: 6, width: 6, gap: 2, Column: table.Column[Device]{Name: "SERVER", Key: "server", Help: "process that serves the device, or what became of it; in JSON its pid, command, whether it is alive, and CPUs that it used",
 			Value: server}},
 	}
 }

@@ -74,7 +74,8 @@ func (s *Sampler) Close() {
 }
 
 // Sample looks at all devices. It takes at most as long as the patience for
-// every device that has newly stopped answering.
+// every device that has newly stopped answering, the first time for one of them
+// some times as long.
 func (s *Sampler) Sample(ctx context.Context) tui.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
