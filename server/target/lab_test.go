@@ -73,9 +73,10 @@ func ramDisk(t *testing.T) string {
 }
 
 // mounted is a folder on a fresh file system of the given type.
-func mounted(t *testing.T, fstype string) string {
+func mounted(t *testing.T, fstype string) string { return freshFS(t, fstype, ramDisk(t)) }
+
+func freshFS(t *testing.T, fstype, dev string) string {
 	t.Helper()
-	dev := ramDisk(t)
 	force := map[string]string{"ext4": "-F", "xfs": "-f", "btrfs": "-f"}[fstype]
 	labtest.Run(t, "mkfs."+fstype, "-q", force, dev)
 	dir := t.TempDir()
@@ -109,6 +110,39 @@ func TestLabLoopFile(t *testing.T) {
 				return openLoop(t, loop.Options{File: file, Offset: 1 << 20, Buffered: buffered})
 			}, short...)
 		})
+	}
+}
+
+// TestLabLoop4K is a loop on blocks of 4 KiB: those of the block device, and of a
+// file on it, which can be reached directly in such blocks only.
+func TestLabLoop4K(t *testing.T) {
+	c := labtest.Require(t)
+	const dev = "/dev/nullb0"
+	labtest.Run(t, "modprobe", "null_blk", "nr_devices=1", "memory_backed=1", "bs=4096", "gb=1", "discard=1")
+	t.Cleanup(func() { labtest.Run(t, "rmmod", "null_blk") })
+	conform := func(name string, o loop.Options, ready func() error) {
+		t.Run(name, func(t *testing.T) {
+			targettest.Conform(t, c, func(t *testing.T) server.Target {
+				if err := ready(); err != nil {
+					t.Fatal(err)
+				}
+				target := openLoop(t, o)
+				if shift := target.Params().Basic.LogicalBlockShift; shift != 12 {
+					t.Errorf("blocks of %d bytes", 1<<shift)
+				}
+				return target
+			}, "copy", "auto-reg")
+		})
+	}
+	if os.Getenv("UBLK_LONG") != "" {
+		conform("block", loop.Options{File: dev, Offset: 3 << 12, Size: 40 << 20}, func() error { return nil })
+	}
+	file := filepath.Join(freshFS(t, "ext4", dev), "disk")
+	conform("file", loop.Options{File: file, Offset: 5 << 12}, func() error {
+		return errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 48<<20))
+	})
+	if opens(loop.Options{File: file, Offset: 512}) == nil {
+		t.Error("an offset in the middle of a block was accepted")
 	}
 }
 

@@ -130,25 +130,36 @@ func Conform(t *testing.T, c *ctrl.Client, open func(t *testing.T) server.Target
 				t.Skip(err)
 			}
 			d := Start(t, c, v.Config, open(t))
-			t.Run("verify", func(t *testing.T) { verify(t, d) })
+			block := 1 << d.Params().Basic.LogicalBlockShift
+			t.Run("verify", func(t *testing.T) { verify(t, d, fmt.Sprintf("%d-128k", block), "512k-512k") })
 			t.Run("operations", func(t *testing.T) { operations(t, d) })
+			if os.Getenv("UBLK_LONG") == "" {
+				return
+			}
+			for _, queues := range []int{2, 4} {
+				t.Run(fmt.Sprintf("%d queues", queues), func(t *testing.T) {
+					cfg := v.Config
+					cfg.Queues = queues
+					verify(t, Start(t, c, cfg, open(t)), fmt.Sprintf("%d-1m", block))
+				})
+			}
 		})
 	}
 }
 
 // verify writes every block with a checksum of its own and reads all back, in
-// block sizes from the smallest to the largest request.
-func verify(t *testing.T, d *server.Device) {
-	size := "--size=8m"
+// ranges of block sizes, from as many threads as there are queues.
+func verify(t *testing.T, d *server.Device, ranges ...string) {
+	jobs, size := max(d.Info().Queues, 1), 8
 	if os.Getenv("UBLK_LONG") != "" {
-		size = "--size=32m"
+		size = 32
 	}
-	block := 1 << d.Params().Basic.LogicalBlockShift
-	for _, bs := range []string{fmt.Sprintf("%d-128k", block), "512k-512k"} {
+	each := fmt.Sprintf("%dm", size/jobs)
+	for _, bs := range ranges {
 		// Writes that overlap in flight have no order, and blockalign lets fio make them.
 		labtest.Run(t, "fio", "--name=verify", "--serialize_overlap=1", "--filename="+d.Path(), "--ioengine=io_uring", "--direct=1", "--rw=randwrite",
-			fmt.Sprintf("--blockalign=%d", block), "--bsrange="+bs, "--iodepth=32", size, "--randrepeat=0",
-			"--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
+			fmt.Sprintf("--blockalign=%d", 1<<d.Params().Basic.LogicalBlockShift), "--bsrange="+bs, "--iodepth=32", "--size="+each, "--offset_increment="+each,
+			fmt.Sprintf("--numjobs=%d", jobs), "--thread", "--randrepeat=0", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
 	}
 }
 

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestBatchCommitted is a commit of which the driver takes only a part: the rest
+// goes out again, in order and with its results, round the end of the memory too.
+func TestBatchCommitted(t *testing.T) {
+	const depth = 4
+	b := &batches{elem: 8, room: 4 * depth, mem: make([]byte, 4*depth*8)}
+	q := &Queue{batches: b, reqs: make([]Request, depth)}
+	for tag := range q.reqs {
+		q.reqs[tag].tag = uint16(tag)
+	}
+	commit := func(tags ...int) (from, elements int) {
+		for _, tag := range tags {
+			b.add(&q.reqs[tag], int32(100+tag))
+		}
+		from, elements = b.from, b.to-b.from
+		b.from = b.to // as commitBatch does
+		return from, elements
+	}
+	waiting := func() (tags []int) {
+		for i := b.from; i < b.to; i++ {
+			e := b.mem[i*b.elem:]
+			tag := int(binary.NativeEndian.Uint16(e))
+			if res := int32(binary.NativeEndian.Uint32(e[4:])); res != int32(100+tag) {
+				t.Errorf("tag %d is answered with %d", tag, res)
+			}
+			tags = append(tags, tag)
+		}
+		return tags
+	}
+	for round := range 20 {
+		from, elements := commit(2, 0, 3, 1)
+		taken := round % (depth + 1)
+		res := int32(taken * b.elem)
+		if taken == 0 {
+			res = -int32(unix.EAGAIN)
+		}
+		q.batchCommitted(from, elements, res)
+		if got, want := waiting(), []int{2, 0, 3, 1}[taken:]; !slices.Equal(got, want) || q.err != nil {
+			t.Fatalf("round %d: of 4 answers %d were taken, and %v wait, want %v; %v", round, taken, got, want, q.err)
+		}
+		b.from = b.to // the rest was taken
+	}
+	from, elements := commit(1)
+	if q.batchCommitted(from, elements, -int32(unix.EINVAL)); q.err == nil {
+		t.Error("a commit that cannot be cured goes on")
+	}
+}
