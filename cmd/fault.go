@@ -32,8 +32,8 @@ func newFaultCommand(a *app) *cobra.Command {
 		Long: "Change what is wrong with a disk that was added with --type fault while it is in use, and print the settings in force. What is\n" +
 			"not named stays as it is; an empty value takes a fault away. The change lasts as long as the server: a recovery starts with the\n" +
 			"settings that the device was added with.\n\n" +
-			"A request that is stuck is answered when the settings no longer cover it. Until then it holds up what a hung server holds up:\n" +
-			"stop and del wait for it; killing the server ends it.",
+			"A request that is stuck, or torn, goes on when the settings no longer cover it. Until then it holds up what a hung server holds\n" +
+			"up: stop and del wait for it; killing the server ends it.",
 		Example: "  ublk add -t fault --on loop -f disk.img --delay 5ms --name slow\n  ublk fault slow --delay 'p50=1ms,p99=50ms' --error-rate 100%:read:EIO:2048-4095\n  ublk fault slow --clear",
 		RunE:    a.action(func(ctx context.Context, args []string) error { return a.runFault(ctx, &o, args) }),
 	}
