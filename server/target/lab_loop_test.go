@@ -161,7 +161,7 @@ func TestLabMemSparse(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := targettest.Start(t, c, server.Config{Type: "test", Depth: 4}, target) // with few buffers
-	debug.FreeOSMemory() // what earlier tests left would be given back by and by
+	debug.FreeOSMemory()                                                       // what earlier tests left would be given back by and by
 	before := resident(t)
 	grown := func(what string, want int) {
 		t.Helper()
