@@ -34,6 +34,37 @@ func Require(t testing.TB) *ctrl.Client {
 	return c
 }
 
+// Program is the program to test, $UBLK_BIN. Tests with it change the machine and
+// every device of it, so that outside the lab they are skipped.
+func Program(t testing.TB) string {
+	t.Helper()
+	if os.Getenv("UBLK_LAB") == "" {
+		t.Skip("changes the machine and every ublk device: for the lab only (make test)")
+	}
+	path := os.Getenv("UBLK_BIN")
+	if path == "" {
+		t.Fatal("UBLK_BIN does not name the program to test")
+	}
+	return path
+}
+
+// Begin makes sure of program and driver, and deletes what devices a test leaves.
+func Begin(t testing.TB) *ctrl.Client {
+	t.Helper()
+	program := Program(t)
+	c := Require(t)
+	t.Cleanup(func() { within(t, 5*time.Minute, program, "del", "--all", "--force", "--timeout", "20") })
+	return c
+}
+
+// Times is how often something is done: n, or long in the long run.
+func Times(n, long int) int {
+	if os.Getenv("UBLK_LONG") != "" {
+		return long
+	}
+	return n
+}
+
 // RequireFeature skips a test on a kernel without the feature.
 func RequireFeature(t testing.TB, c *ctrl.Client, flag uint64) {
 	t.Helper()
@@ -49,7 +80,12 @@ func RequireFeature(t testing.TB, c *ctrl.Client, flag uint64) {
 // Run runs a command that must succeed within a minute and returns its output.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute) // also in clean-ups
+	return within(t, time.Minute, name, args...)
+}
+
+func within(t testing.TB, limit time.Duration, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit) // also in clean-ups
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {

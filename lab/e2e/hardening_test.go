@@ -133,6 +133,27 @@ func TestLabMountNamespace(t *testing.T) {
 	f.Close()
 }
 
+// TestLabPrivateMounts does so where the root is a private mount, as in many
+// containers: a namespace of its own would never learn of the umount, so the
+// server has none.
+func TestLabPrivateMounts(t *testing.T) {
+	begin(t)
+	ramDisk(t, 1<<20)
+	labtest.Run(t, "mkfs.ext4", "-q", "-F", "/dev/ram1")
+	script := `set -e; mount /dev/ram1 "$0"; ublk=$1; node=$($ublk add -t null)
+readlink /proc/self/ns/mnt "/proc/$($ublk list --noheadings --raw -o SERVER "$node")/ns/mnt"; umount "$0"`
+	spaces := strings.Fields(labtest.Run(t, "unshare", "--mount", "--propagation", "private", "sh", "-c", script, t.TempDir(), os.Getenv("UBLK_BIN")))
+	defer func() { run(t, "del", "--all").ok(t) }()
+	if len(spaces) != 2 || spaces[0] != spaces[1] {
+		t.Errorf("caller and server are in the mount namespaces %v", spaces)
+	}
+	f, err := os.OpenFile("/dev/ram1", os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		t.Fatalf("the device is not free: %v", err)
+	}
+	f.Close()
+}
+
 // TestLabEarlyDeath has servers that fail before the device is LIVE: add tells
 // why, and nothing stays.
 func TestLabEarlyDeath(t *testing.T) {

@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ublk/ctrl"
 	"ublk/internal/labtest"
 	"ublk/internal/sysfs"
@@ -35,12 +33,7 @@ const patience = 20 * time.Second
 // a machine without devices, and that the test leaves it like that.
 func begin(t *testing.T) {
 	t.Helper()
-	if os.Getenv("UBLK_LAB") == "" {
-		t.Skip("changes modules, sysctls and every ublk device: for the lab only (make test)")
-	}
-	if os.Getenv("UBLK_BIN") == "" {
-		t.Fatal("UBLK_BIN does not name the program to test")
-	}
+	labtest.Program(t)
 	if left := leftovers(); left != "" {
 		t.Fatalf("before the test: %s", left)
 	}
@@ -54,18 +47,6 @@ func begin(t *testing.T) {
 			removeAll()
 		}
 	})
-}
-
-// TestMain gives the guest mounts as systemd has them: what is mounted in one
-// namespace is in those made from it.
-func TestMain(m *testing.M) {
-	if os.Getenv("UBLK_LAB") != "" {
-		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
-			fmt.Fprintln(os.Stderr, "sharing mounts:", err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
 }
 
 // leftovers names devices, state and processes of ublk's, "" if there are none.

@@ -51,13 +51,13 @@ func TestLabLikeKernelLoop(t *testing.T) {
 		"dd if=/dev/zero of=DISK bs=4k seek=128 count=16 oflag=direct conv=notrunc,fsync status=none",
 		"blkdiscard --offset 12582912 --length 4194304 DISK", // up to the end
 	}
-	operations = operations[:times(5, len(operations))]
+	operations = operations[:labtest.Times(5, len(operations))]
 	for i, op := range operations {
 		for disk := range disks {
 			argv := strings.Fields(strings.ReplaceAll(op, "DISK", disk))
 			labtest.Run(t, argv[0], argv[1:]...)
 		}
-		if times(len(operations)-1, 0) > i {
+		if labtest.Times(len(operations)-1, 0) > i {
 			continue // only what has come of all of them
 		}
 		a, b := filled(t, size, 0xff), filled(t, size, 0xfe)

@@ -26,48 +26,17 @@ import (
 // patience bounds every wait. An emulated guest on a busy machine is slow.
 const patience = 60 * time.Second
 
-// TestMain gives the guest mounts as systemd has them: what is unmounted here is
-// unmounted for the servers, too.
-func TestMain(m *testing.M) {
-	if os.Getenv("UBLK_LAB") != "" {
-		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
-			fmt.Fprintln(os.Stderr, "sharing mounts:", err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
-
-// begin makes sure of program and driver, and ends what a test leaves.
+// begin is labtest.Begin on a machine where requests may be stuck at the end.
 func begin(t *testing.T) *ctrl.Client {
 	t.Helper()
-	if os.Getenv("UBLK_LAB") == "" {
-		t.Skip("kills servers and deletes every ublk device: for the lab only (make test)")
-	}
-	if os.Getenv("UBLK_BIN") == "" {
-		t.Fatal("UBLK_BIN does not name the program to test")
-	}
-	c := labtest.Require(t)
+	c := labtest.Begin(t)
 	t.Cleanup(func() {
 		ids, _ := sysfs.New("/").Devices()
 		for _, id := range ids {
-			_, _ = try("fault", strconv.Itoa(id), "--clear") // what is stuck would hold the rest up
-		}
-		for _, id := range ids {
-			if out, err := try("del", "--force", "--timeout", "20", strconv.Itoa(id)); err != nil {
-				t.Errorf("%v: %s", err, out)
-			}
+			_, _ = try("fault", strconv.Itoa(id), "--clear") // what is stuck would hold the deletion up
 		}
 	})
 	return c
-}
-
-// times is n, or long in the long run.
-func times(n, long int) int {
-	if os.Getenv("UBLK_LONG") != "" {
-		return long
-	}
-	return n
 }
 
 // try runs the program.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ublk/ctrl"
+	"ublk/internal/labtest"
 	"ublk/internal/uapi"
 )
 
@@ -62,7 +63,7 @@ func TestLabSlowWriteKill(t *testing.T) {
 		{"--data=auto-reg --buffered", uapi.FlagAutoBufReg}, {"--data=zero-copy --batch", uapi.FlagSupportZeroCopy | uapi.FlagBatchIO},
 		{"--data=user-copy --batch", uapi.FlagUserCopy | uapi.FlagBatchIO},
 	}
-	for _, mode := range modes[:times(4, len(modes))] {
+	for _, mode := range modes[:labtest.Times(4, len(modes))] {
 		t.Run(mode.args, func(t *testing.T) {
 			if err := have.Require(mode.needs); err != nil {
 				t.Skip(err)
@@ -71,7 +72,7 @@ func TestLabSlowWriteKill(t *testing.T) {
 			id := add(t, append([]string{"-t", "loop", "-f", node(slow), "--recovery=reissue"}, strings.Fields(mode.args)...)...)
 			f := openDisk(t, id)
 			await(t, "the first write", writing(f, page(t, 1), 0))
-			for round := range byte(times(1, 5)) {
+			for round := range byte(labtest.Times(1, 5)) {
 				killInWrite(t, c, id, slow, func() <-chan error {
 					if strings.Contains(mode.args, "--buffered") { // the flush is what is slow
 						await(t, "a write to the page cache", writing(f, page(t, 10+round), 0))

@@ -31,7 +31,7 @@ func TestLabPowerCut(t *testing.T) {
 	run(t, "del", strconv.Itoa(first))
 	mnt := t.TempDir()
 	var synced []string
-	for round := range times(5, 20) {
+	for round := range labtest.Times(5, 20) {
 		id := add(t, "-t", "fault", "--on", "loop", "-f", file, "--volatile-cache", "--torn", "30%", "--seed", strconv.Itoa(round), "-q", "2")
 		mount(t, node(id), mnt)
 		w := startWriters(mnt, round)

@@ -22,12 +22,12 @@ func TestLabFileSystems(t *testing.T) {
 		{"btrfs", "-f", "btrfs check"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			file := sparse(t, filepath.Join(dir, "disk"), int64(times(400, 700))<<20)
+			file := sparse(t, filepath.Join(dir, "disk"), int64(labtest.Times(400, 700))<<20)
 			id := add(t, "-t", "loop", "-f", file, "-q", "2")
 			mnt := t.TempDir()
 			labtest.Run(t, "sh", "-c", "mkfs."+tt.name+" -q "+tt.options+" "+node(id))
 			mount(t, node(id), mnt)
-			n := times(2000, 64000) // as many as a kernel's source has, about
+			n := labtest.Times(2000, 64000) // as many as a kernel's source has, about
 			unpack(t, mnt, n)
 			labtest.Run(t, "umount", mnt)
 			mount(t, node(id), mnt)

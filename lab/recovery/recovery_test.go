@@ -26,29 +26,11 @@ import (
 
 	"ublk/ctrl"
 	"ublk/internal/labtest"
-	"ublk/internal/sysfs"
 	"ublk/internal/watch"
 )
 
 // patience bounds every wait. An emulated guest on a busy machine is slow.
 const patience = 60 * time.Second
-
-// begin makes sure of program and driver, and ends what a test leaves.
-func begin(t *testing.T) *ctrl.Client {
-	t.Helper()
-	if os.Getenv("UBLK_LAB") == "" {
-		t.Skip("kills servers and deletes every ublk device: for the lab only (make test)")
-	}
-	if os.Getenv("UBLK_BIN") == "" {
-		t.Fatal("UBLK_BIN does not name the program to test")
-	}
-	c := labtest.Require(t)
-	t.Cleanup(func() {
-		ids, _ := sysfs.New("/").Devices()
-		few(len(ids), func(i int) { run(t, "del", "--force", "--timeout", "20", strconv.Itoa(ids[i])).is(t, 0) })
-	})
-	return c
-}
 
 // few does something n times, some at the same time.
 func few(n int, do func(i int)) {
@@ -62,14 +44,6 @@ func few(n int, do func(i int)) {
 		})
 	}
 	wg.Wait()
-}
-
-// times is n, or long in the long run.
-func times(n, long int) int {
-	if os.Getenv("UBLK_LONG") != "" {
-		return long
-	}
-	return n
 }
 
 // result is what one run of the program left.

@@ -60,7 +60,7 @@ type crash struct {
 // those that its statistics page shows; a block whose write failed is the old or
 // the new one, never a mixture; all others are exact.
 func TestLabRequeue(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	depth := clients / queues / 2 // half of the clients wait for a tag, which the server does not hold
 	if have, err := c.Features(t.Context()); err != nil || !have.Has(uapi.FlagQuiesce) {
 		depth = clients + 1 // here a queue without a free tag takes seconds; see TestLabFullQueue
@@ -83,7 +83,7 @@ func TestLabRequeue(t *testing.T) {
 		checkers[i] = newChecker(t, disk, i)
 		wg.Go(func() { checkers[i].run(stop) })
 	}
-	crashes := make([]crash, times(20, 200))
+	crashes := make([]crash, labtest.Times(20, 200))
 	for i := range crashes {
 		time.Sleep(rand.N(200 * time.Millisecond))
 		crashes[i] = crashNow(t, c, w, id)

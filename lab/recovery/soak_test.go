@@ -63,12 +63,12 @@ func (l *load) stop() int {
 // TestLabSoakReissue kills the server of a mounted disk at random moments under
 // load, and nothing but the watch brings it back. Nobody notices.
 func TestLabSoakReissue(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	id := loopDevice(t, 256<<20, "--recovery=reissue", "-q", "2")
 	folder := mounted(t, id)
 	w := startWatch(t)
 	l := startLoad(t, folder+"/file", "64m")
-	kills := times(20, 200)
+	kills := labtest.Times(20, 200)
 	for range kills {
 		time.Sleep(rand.N(300 * time.Millisecond))
 		pid := kill(t, c, id)
@@ -94,14 +94,14 @@ func TestLabSoakReissue(t *testing.T) {
 
 // TestLabUpgrade replaces the server again and again under load. Nobody notices.
 func TestLabUpgrade(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	labtest.RequireFeature(t, c, uapi.FlagQuiesce)
 	for _, mode := range []string{"requeue", "reissue"} {
 		t.Run(mode, func(t *testing.T) {
 			id := loopDevice(t, 64<<20, "--recovery="+mode, "-q", "2")
 			w := startWatch(t) // which must keep away
 			l := startLoad(t, ctrl.BlockPath(id), "32m")
-			n := times(5, 25)
+			n := labtest.Times(5, 25)
 			var took []time.Duration
 			for range n {
 				pid := info(t, c, id).ServerPID
@@ -126,7 +126,7 @@ func TestLabUpgrade(t *testing.T) {
 // left: a server of the old program takes over, though its file is gone. Nobody
 // who uses the disk notices.
 func TestLabUpgradeFallBack(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	labtest.RequireFeature(t, c, uapi.FlagQuiesce)
 	old := filepath.Join(t.TempDir(), "old-ublk")
 	labtest.Run(t, "cp", os.Getenv("UBLK_BIN"), old)

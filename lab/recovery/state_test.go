@@ -15,7 +15,7 @@ import (
 // TestLabState spoils what is remembered of a device in every way: recover says
 // what is wrong and what to do, changes nothing, and does it when told the type.
 func TestLabState(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	other := add(t, "-t", "null", "--recovery=reissue")
 	otherState, err := os.ReadFile(fmt.Sprintf("/run/ublk/%d/config", other))
 	if err != nil {
@@ -68,7 +68,7 @@ func TestLabState(t *testing.T) {
 
 // TestLabUnsupported is what a kernel without the features answers, by name.
 func TestLabUnsupported(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	have, err := c.Features(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestLabUnsupported(t *testing.T) {
 
 // TestLabFailIO is recovery=fail: errors while there is no server, and none after.
 func TestLabFailIO(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	labtest.RequireFeature(t, c, uapi.FlagUserRecoveryFailIO)
 	id := add(t, "-t", "null", "--recovery=fail")
 	pid := kill(t, c, id)
@@ -116,7 +116,7 @@ func TestLabFailIO(t *testing.T) {
 // TestLabResized kills the server of a device that is larger than when it was
 // added: the next one knows.
 func TestLabResized(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	labtest.RequireFeature(t, c, uapi.FlagUpdateSize)
 	for name, id := range map[string]int{
 		"null":          add(t, "-t", "null", "--size", "1G", "--recovery=reissue"),

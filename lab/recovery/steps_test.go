@@ -16,6 +16,7 @@ import (
 
 	"ublk/ctrl"
 	"ublk/internal/ctrldev"
+	"ublk/internal/labtest"
 	"ublk/internal/uapi"
 	"ublk/server"
 	"ublk/server/target/null"
@@ -180,7 +181,7 @@ func (s step) start(t *testing.T) (server *exec.Cmd, id int) {
 // TestLabKillSteps kills a server at every step. What it leaves can always be
 // recovered or deleted, and no command hangs.
 func TestLabKillSteps(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	add := []step{
 		{Op: "ADD_DEV"}, {Op: "SET_PARAMS", Before: true}, {Op: "SET_PARAMS"}, {Op: "FETCH"},
 		{Op: "START_DEV", Before: true}, {Op: "START_DEV"}, {},
@@ -252,7 +253,7 @@ func killAt(t *testing.T, c *ctrl.Client, server *exec.Cmd, id int) {
 // TestLabKillInStop kills a server that holds a request while the device is being
 // stopped: the stop ends.
 func TestLabKillInStop(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	server, id := step{ID: -1, Hold: true}.start(t)
 	f, err := os.OpenFile(ctrl.BlockPath(id), os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // TestLabSystemd has the units of packaging in a running system. lab/recovery/systemd
 // boots one for it.
 func TestLabSystemd(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		t.Fatal("needs systemd as init: lab/recovery/systemd")
 	}

@@ -22,11 +22,11 @@ import (
 // device was without one: the kernel's part, until START_USER_RECOVERY is
 // accepted, and ours, until END_USER_RECOVERY has returned.
 func TestLabTimes(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	w := startWatch(t)
 	id := add(t, "-t", "null", "--recovery=reissue", "-q", "2")
 	var kernel, ours []float64
-	for range times(10, 50) {
+	for range labtest.Times(10, 50) {
 		pid := kill(t, c, id)
 		e := w.await("recovered", recoveredFrom(id, pid))
 		kernel, ours = append(kernel, e.Kernel), append(ours, e.Ours)
@@ -48,12 +48,12 @@ func TestLabTimes(t *testing.T) {
 
 // TestLabMany kills all servers of many devices at one moment.
 func TestLabMany(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	w := startWatch(t)
-	ids := make([]int, times(30, 100))
+	ids := make([]int, labtest.Times(30, 100))
 	few(len(ids), func(i int) { ids[i] = add(t, "-t", "null", "--recovery=reissue", "-d", "16") })
 	idle := cpuOf(t, w.cmd.Process.Pid)
-	rest := time.Duration(times(10, 60)) * time.Second
+	rest := time.Duration(labtest.Times(10, 60)) * time.Second
 	time.Sleep(rest)
 	idle = cpuOf(t, w.cmd.Process.Pid) - idle
 	t.Logf("an idle watch over %d devices takes %v of CPU in %v", len(ids), idle, rest)
@@ -89,7 +89,7 @@ func cpuOf(t testing.TB, pid int) time.Duration {
 // TestLabWatchRestart ends the watch, kills a server, and starts a watch: it
 // finds the device. The servers that the first watch started live on.
 func TestLabWatchRestart(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	id := add(t, "-t", "null", "--recovery=requeue", "--name", "phoenix")
 	w := startWatch(t)
 	w.await("recovered", recoveredFrom(id, kill(t, c, id)))
@@ -117,7 +117,7 @@ func TestLabWatchRestart(t *testing.T) {
 
 // TestLabOnCrash is the other things that can be done about a crash.
 func TestLabOnCrash(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	for _, tt := range []struct {
 		mode string
 		kind watch.Kind
@@ -145,7 +145,7 @@ func TestLabOnCrash(t *testing.T) {
 // TestLabGiveUp loses the backing file with the server: the device is stopped
 // after a while, so that its users get errors.
 func TestLabGiveUp(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	file := t.TempDir() + "/disk"
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestLabGiveUp(t *testing.T) {
 // TestLabHang stops a server by a signal with I/O under way: it is reported, and
 // killed where that is wanted; the I/O completes.
 func TestLabHang(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	id := add(t, "-t", "null", "--recovery=reissue")
 	w := startWatch(t, "--hang-after", "2", "--on-hang=kill")
 	pid := info(t, c, id).ServerPID
@@ -202,7 +202,7 @@ func TestLabHang(t *testing.T) {
 // TestLabFullQueue kills a server that holds every request that its queue can
 // have: old kernels have no sign of its end but the age of the requests.
 func TestLabFullQueue(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	file := t.TempDir() + "/disk"
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -248,7 +248,7 @@ func TestLabFullQueue(t *testing.T) {
 // TestLabForeign is a device that ublk knows nothing about: its recovery command
 // is run, with what it needs to know.
 func TestLabForeign(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	id := add(t, "-t", "null", "--size", "1G", "--recovery=requeue")
 	if err := os.RemoveAll(fmt.Sprintf("/run/ublk/%d", id)); err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func TestLabForeign(t *testing.T) {
 // TestLabStack kills the servers of a device and of one that lies on it. Both the
 // watch and recover -a bring them back in order.
 func TestLabStack(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	lower := loopDevice(t, 64<<20, "--recovery=reissue")
 	folder := mounted(t, lower)
 	defer labtest.Run(t, "umount", folder)
@@ -293,7 +293,7 @@ func TestLabStack(t *testing.T) {
 
 // TestLabBackOff kills each new server at once: the watch slows down, and says so.
 func TestLabBackOff(t *testing.T) {
-	c := begin(t)
+	c := labtest.Begin(t)
 	id := add(t, "-t", "null", "--recovery=reissue")
 	w := startWatch(t, "--burst", "2")
 	for range 3 {
