@@ -20,7 +20,7 @@ var allowed = map[string]string{
 	"internal/ctrldev/fake":    "internal/ctrldev internal/uapi",
 	"ctrl":                     "internal/ctrldev internal/uapi",
 	"internal/labtest":         "ctrl",
-	"server":                   "ctrl internal/uapi internal/uring internal/stats internal/rundir internal/sysfs",
+	"server":                   "ctrl internal/uapi internal/uring internal/stats internal/rundir internal/sysfs internal/units",
 	"server/target/null":       "ctrl server",
 	"server/target/loop":       "ctrl server",
 	"server/target/mem":        "ctrl server",

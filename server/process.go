@@ -16,6 +16,7 @@ import (
 	"ublk/ctrl"
 	"ublk/internal/rundir"
 	"ublk/internal/stats"
+	"ublk/internal/units"
 )
 
 // process is the serving process: one device, from its making to its end.
@@ -309,7 +310,7 @@ func remember(dir rundir.Dir, d *Device, plan Plan) error {
 // granted says what the driver made less of the plan.
 func (p *Plan) granted(info *ctrl.DevInfo) (warnings []string) {
 	if info.Queues < p.Add.Queues {
-		warnings = append(warnings, fmt.Sprintf("%d queues instead of %d: the driver allows one for each possible CPU", info.Queues, p.Add.Queues))
+		warnings = append(warnings, fmt.Sprintf("%s instead of %d: the driver allows one for each possible CPU", units.Counted(info.Queues, "queue"), p.Add.Queues))
 	}
 	if dropped := ctrl.Features(p.Add.Flags &^ uint64(info.Flags)); dropped != 0 {
 		warnings = append(warnings, fmt.Sprintf("the driver cleared %v", dropped.Names()))

@@ -52,9 +52,10 @@ func main() {
 func draw(w io.Writer, screen io.Reader) error {
 	var rows [][]run
 	columns := 0
+	now := look{} // tmux goes on with a look in the next line
 	in := bufio.NewScanner(screen)
 	for in.Scan() {
-		row := parse(in.Text())
+		row := now.parse(in.Text())
 		width := 0
 		for _, r := range row {
 			width += utf8.RuneCountInString(r.text)
@@ -126,21 +127,21 @@ func (l look) ink() string {
 
 // parse parts a line where its look changes (ECMA-48, SGR). Two blanks part it,
 // too, so that a column stays at its place whatever the font.
-func parse(line string) []run {
+// The line begins with the look that l is, and leaves the one that it ends with.
+func (l *look) parse(line string) []run {
 	var runs []run
-	now := look{}
 	for line != "" {
 		text := line
 		if start := strings.Index(line, "\x1b["); start >= 0 {
 			text = line[:start]
 		}
-		runs = append(runs, columnsOf(now, text)...)
+		runs = append(runs, columnsOf(*l, text)...)
 		if line = line[len(text):]; line != "" {
 			end := strings.IndexByte(line, 'm')
 			if end < 0 {
 				break
 			}
-			now.change(line[len("\x1b["):end])
+			l.change(line[len("\x1b["):end])
 			line = line[end+1:]
 		}
 	}
