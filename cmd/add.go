@@ -33,7 +33,7 @@ func newAddCommand(a *app) *cobra.Command {
 		Long: "Make a device, serve it in the background, wait until it is LIVE, and print its node.\n\n" +
 			"The server outlives this command and the terminal. SIGTERM to it stops and deletes the device as soon as nobody uses it.\n\n" +
 			"Types of disks:\n" + kindHelp() + "\n" + recoveryHelp,
-		Example: "  ublk add -t null --size 10G\n  ublk add -t null -n 3 -q 4 --recovery=reissue --name scratch",
+		Example: "  ublk add -t null --size 10G\n  ublk add -t loop --file disk.img --recovery=reissue\n  ublk add -t null -n 3 -q 4 --recovery --name scratch",
 		Args:    noAddArgs,
 		RunE:    a.action(func(ctx context.Context, _ []string) error { return a.runAdd(ctx, &o) }),
 	}

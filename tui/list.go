@@ -70,10 +70,11 @@ func (l *list[T]) move(by int) { l.choose(l.at + by) }
 func (l *list[T]) size() int   { return len(l.rows) }
 func (l *list[T]) flip()       { l.reverse = !l.reverse; l.arrange() }
 
-// sortNext sorts by the next column that is on the screen.
-func (l *list[T]) sortNext() {
+// sortNext sorts by the next column (1) that is on the screen, or the one
+// before (-1).
+func (l *list[T]) sortNext(by int) {
 	for range l.columns {
-		l.sort, l.reverse = (l.sort+1)%len(l.columns), false
+		l.sort, l.reverse = (l.sort+by+len(l.columns))%len(l.columns), false
 		if l.hidden == nil || !l.hidden[l.sort] {
 			break
 		}

@@ -85,7 +85,7 @@ func New(ctx context.Context, sampler Sampler, o Options) *Model {
 type rowList interface {
 	move(by int)
 	size() int
-	sortNext()
+	sortNext(by int)
 	flip()
 	draw(s style, width, height int) []string
 }

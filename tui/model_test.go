@@ -102,6 +102,21 @@ func TestSortVisible(t *testing.T) {
 	}
 }
 
+// TestSortBack goes through the columns in either direction.
+func TestSortBack(t *testing.T) {
+	d := start(t, demo(), Options{}, 120, 40)
+	d.screen()
+	last := len(d.m.devices.columns) - 1
+	for _, test := range []struct {
+		key  string
+		want int
+	}{{"<", last}, {"<", last - 1}, {">", last}, {"s", 0}} {
+		if d.keys(test.key); d.m.devices.sort != test.want {
+			t.Errorf("%s: sorted by column %d, not %d", test.key, d.m.devices.sort, test.want)
+		}
+	}
+}
+
 // TestSelectionFollows sorts by what changes: the selected device stays.
 func TestSelectionFollows(t *testing.T) {
 	s := demo()
