@@ -200,7 +200,6 @@ func (d *Device) Start(ctx context.Context) error {
 		return err
 	}
 	d.live = stats.Now()
-	d.limitRequests(ctx)
 	d.info.State, d.info.ServerPID = ctrl.Live, os.Getpid()
 	return nil
 }

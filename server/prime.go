@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,23 +77,4 @@ func (d *Device) fetchBlindly(id int) (*uring.Ring, error) {
 		return ring, q.err
 	}
 	return ring, ring.Flush()
-}
-
-// crashTimeout is the time that a request has on a kernel that may learn of a
-// server's death by its end alone: in whole seconds, for the block layer rounds.
-const crashTimeout = time.Second
-
-// limitRequests makes such a kernel notice. Before 6.15 the driver sees a dead
-// server by the fetches that it leaves; a queue whose tags were all with the
-// server has none, and its requests wait until one is 30 s old
-// (ublk_drv.c:ublk_timeout, v6.12; seen in the lab). While the server lives, the
-// time of a request that has run out only begins anew; but the server of an
-// unprivileged device is killed then. Where it may not be set it stays long.
-func (d *Device) limitRequests(ctx context.Context) {
-	have, err := d.client.Features(ctx)
-	if err != nil || have.Has(uapi.FlagQuiesce) || d.info.Unprivileged() {
-		return
-	}
-	path := fmt.Sprintf("/sys/block/%s/queue/io_timeout", filepath.Base(d.Path()))
-	_ = os.WriteFile(path, []byte(strconv.FormatInt(crashTimeout.Milliseconds(), 10)), 0)
 }

@@ -63,7 +63,7 @@ func TestLabRequeue(t *testing.T) {
 	c := labtest.Begin(t)
 	depth := clients / queues / 2 // half of the clients wait for a tag, which the server does not hold
 	if have, err := c.Features(t.Context()); err != nil || !have.Has(uapi.FlagQuiesce) {
-		depth = clients + 1 // here a queue without a free tag takes seconds; see TestLabFullQueue
+		depth = clients + 1 // here a queue without a free tag takes 30 s; see TestLabFullQueue
 	}
 	id := loopDevice(t, clients*perClient*blockBytes, "--recovery=requeue", "-q", strconv.Itoa(queues), "-d", strconv.Itoa(depth))
 	labtest.Run(t, "udevadm", "settle") // what it reads is nobody's here
