@@ -208,7 +208,7 @@ func TestControlCommands(t *testing.T) {
 		{[]string{"start", "2"}, 1, "no process holds /dev/ublkc2", nil},
 		{[]string{"start", "1"}, 0, "START_DEV dev_id=1 pid=500 = 0", []string{"START_DEV 1"}},
 		{[]string{"start", "1"}, 1, "started already", []string{"START_DEV 1"}},
-		{[]string{"start", "2", "--pid", "9", "--timeout", "0.1"}, 8, "has not fetched every tag", []string{"START_DEV 2"}},
+		{[]string{"start", "2", "--pid", "9", "--timeout", "1"}, 8, "has not fetched every tag", []string{"START_DEV 2"}},
 		{[]string{"update-size", "1", "2M"}, 0, "UPDATE_SIZE dev_id=1 sectors=4096 = 0", []string{"UPDATE_SIZE 1"}},
 		{[]string{"update-size", "1", "1000"}, 64, "multiple of a sector", nil},
 		{[]string{"update-size", "2", "1M"}, 1, "not started", []string{"UPDATE_SIZE 2"}},
