@@ -60,22 +60,25 @@ func BenchmarkSample(b *testing.B) {
 	})
 }
 
-// watcher is a terminal that tells when it first shows devices.
+// watcher is a terminal that tells when it first shows something, and devices.
 type watcher struct {
-	start time.Time
-	first time.Duration
+	start          time.Time
+	first, devices time.Duration
 }
 
 func (w *watcher) Write(p []byte) (int, error) {
-	if w.first == 0 && bytes.Contains(p, []byte("STATE")) {
+	if w.first == 0 && bytes.Contains(p, []byte("ublk top")) {
 		w.first = time.Since(w.start)
+	}
+	if w.devices == 0 && bytes.Contains(p, []byte("STATE")) {
+		w.devices = time.Since(w.start)
 	}
 	return len(p), nil
 }
 
 // BenchmarkScreen is the whole of `ublk top` but the driver: the screen at 1 Hz
 // for some seconds. It reports the part of a CPU that it costs, in per cent, and
-// when the devices were on the screen.
+// when the first frame and the devices were on the screen.
 func BenchmarkScreen(b *testing.B) {
 	const span = 5 * time.Second
 	eachCrowd(b, func(b *testing.B, s *Sampler) {
@@ -91,6 +94,7 @@ func BenchmarkScreen(b *testing.B) {
 			_ = keyboard.Close()
 			b.ReportMetric(100*(cpuTime(b)-before).Seconds()/span.Seconds(), "%cpu")
 			b.ReportMetric(float64(out.first.Microseconds())/1000, "ms/first")
+			b.ReportMetric(float64(out.devices.Microseconds())/1000, "ms/devices")
 		}
 	})
 }
