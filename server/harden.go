@@ -32,7 +32,7 @@ func harden(background bool) (warnings []string) {
 		{"working directory", func() error { return os.Chdir("/") }},
 	}
 	if background {
-		steps = append(steps, step{"scope", enterScope})
+		steps = append(steps, step{"terminal", leaveTerminal}, step{"scope", enterScope})
 	}
 	for _, s := range steps {
 		if err := s.do(); err != nil {
@@ -73,6 +73,17 @@ func slaveMounts() error {
 		return nil
 	}
 	return os.NewSyscallError("mount", unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
+}
+
+// leaveTerminal gives up the controlling terminal, with all signals that come
+// from it.
+func leaveTerminal() error {
+	tty, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil // there is none
+	}
+	defer unix.Close(tty)
+	return os.NewSyscallError("TIOCNOTTY", unix.IoctlSetInt(tty, unix.TIOCNOTTY, 0))
 }
 
 // checkIOFlusher reads back what the parent set: the flag is a thread's, and

@@ -66,8 +66,8 @@ func TestLabServerProcess(t *testing.T) {
 			t.Errorf("a mount of the server's shows outside: %s", line)
 		}
 	}
-	if session := must(unix.Getsid(pid)); session != pid {
-		t.Errorf("session %d", session)
+	if group := must(unix.Getpgid(pid)); group != pid {
+		t.Errorf("process group %d", group)
 	}
 	stat := strings.Fields(read("stat"))
 	if terminal := stat[6]; terminal != "0" {
@@ -110,6 +110,27 @@ func must[T any](value T, err error) T {
 		panic(err)
 	}
 	return value
+}
+
+// TestLabTerminal adds a device in a terminal, presses Ctrl-C and closes it: the
+// server does not care.
+func TestLabTerminal(t *testing.T) {
+	begin(t)
+	term := openTerminal(t, 80, 24)
+	term.keys("$UBLK_BIN add -t null -n 5", "Enter")
+	term.shows("/dev/ublkb5")
+	d := device{id: 5, node: "/dev/ublkb5", arg: "5"}
+	server := d.server(t)
+	if stat := strings.Fields(string(must(os.ReadFile(fmt.Sprintf("/proc/%d/stat", server))))); stat[6] != "0" {
+		t.Errorf("the server's terminal is %s", stat[6])
+	}
+	term.keys("C-c")
+	term.tmux("respawn-pane", "-k", "-t", "t", "sh")
+	run(t, "list", "5").ok(t)
+	labtest.Run(t, "dd", "if="+d.node, "of=/dev/null", "bs=4k", "count=1", "iflag=direct")
+	if now := d.server(t); now != server {
+		t.Errorf("server %d became %d", server, now)
+	}
 }
 
 // TestLabMountNamespace umounts a file system that was mounted when the server
