@@ -36,19 +36,21 @@ const (
 // Queue is one queue of a device being served. Everything in it belongs to the
 // queue's thread, except where async and Close say otherwise.
 type Queue struct {
-	dev     *Device
-	id      int
-	mode    DataMode
-	fixed   bool     // the tags' buffers are registered in the ring
-	batches *batches // batch mode, else nil
-	ring    *uring.Ring
-	mem     *memory
-	reqs    []Request
-	handler Handler
-	ringed  RingHandler // handler, if it is one
-	stats   *stats.Queue
-	clk     stats.Clock
-	now     int64 // of this batch
+	dev      *Device
+	id       int
+	mode     DataMode
+	prepares bool     // the mode leaves a part of moving the data to the server
+	fixed    bool     // the tags' buffers are registered in the ring
+	batches  *batches // batch mode, else nil
+	ring     *uring.Ring
+	mem      *memory
+	reqs     []Request
+	handler  Handler
+	ringed   RingHandler // handler, if it is one
+	inline   bool        // handler is an InlineHandler, and its data is in place at once
+	stats    *stats.Queue
+	clk      stats.Clock
+	now      int64 // of this batch
 
 	held     int  // requests with the server
 	served   int  // requests that arrived in this batch
@@ -100,7 +102,7 @@ func (q *Queue) serve() error {
 // batch handles all completions that can be read and all finished requests.
 func (q *Queue) batch() {
 	q.served = 0
-	q.now = q.readClock()
+	q.readClock()
 	q.stats.Begin(q.now)
 	n := q.ring.Ready()
 	for i := range n {
@@ -175,10 +177,10 @@ func (q *Queue) fetched(r *Request) {
 	q.served++
 	r.Progress = 0
 	d := r.desc
-	if q.stats != nil {
+	if q.stats != nil && !q.inline {
 		q.stats.Start(r.tag, uint8(d.OpFlags), d.StartSector, d.NrSectors<<9)
 	}
-	if q.mode != DataCopy && !q.prepared(r) {
+	if q.prepares && !q.prepared(r) {
 		return
 	}
 	q.handler.Handle(r)
@@ -214,7 +216,11 @@ func (q *Queue) prepared(r *Request) bool {
 // commit answers a request and fetches the next one of its tag.
 func (q *Queue) commit(r *Request, res int32) {
 	if q.stats != nil {
-		q.stats.Done(r.tag, res)
+		if q.inline {
+			q.stats.Answered(uint8(r.desc.OpFlags), r.desc.NrSectors<<9, res)
+		} else {
+			q.stats.Done(r.tag, res)
+		}
 	}
 	q.held--
 	if r.byHand {

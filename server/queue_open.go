@@ -69,6 +69,9 @@ func (q *Queue) openHandler() (err error) {
 		return err
 	}
 	q.ringed, _ = q.handler.(RingHandler)
+	_, inline := q.handler.(InlineHandler)
+	q.inline = inline && q.mode != DataAutoReg && q.mode != DataZeroCopy
+	q.prepares = q.mode != DataCopy && q.mode != DataNone
 	q.stats.SetThread(unix.Gettid())
 	q.pace.init(q.mem.scratch, q.dev.info.Queues)
 	q.armWake()

@@ -41,19 +41,15 @@ func (k Kind) String() string {
 
 // KindOf maps the low byte of a descriptor's op_flags (UBLK_IO_OP_…).
 func KindOf(op uint8) Kind {
-	switch op {
-	case 0:
-		return Read
-	case 1, 13: // zone append is a write
-		return Write
-	case 2:
-		return Flush
-	case 3:
-		return Discard
-	case 5:
-		return WriteZeroes
+	if op < uint8(len(kindOfOp)) {
+		return kindOfOp[op]
 	}
 	return Other
+}
+
+var kindOfOp = [...]Kind{
+	Read, Write, Flush, Discard, Other, WriteZeroes, Other, Other, Other, Other, Other, Other, Other,
+	Write, // zone append
 }
 
 const (

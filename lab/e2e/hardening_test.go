@@ -120,6 +120,7 @@ func TestLabTerminal(t *testing.T) {
 	term.keys("$UBLK_BIN add -t null -n 5", "Enter")
 	term.shows("/dev/ublkb5")
 	d := device{id: 5, node: "/dev/ublkb5", arg: "5"}
+	t.Cleanup(func() { run(t, "del", d.arg).ok(t) })
 	server := d.server(t)
 	if stat := strings.Fields(string(must(os.ReadFile(fmt.Sprintf("/proc/%d/stat", server))))); stat[6] != "0" {
 		t.Errorf("the server's terminal is %s", stat[6])

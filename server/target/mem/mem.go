@@ -76,6 +76,9 @@ func (t *Target) Queue(*server.Queue) (server.Handler, error) { return handler{t
 
 type handler struct{ data []byte }
 
+// AnswersInline implements server.InlineHandler.
+func (h handler) AnswersInline() {}
+
 // Handle implements server.Handler.
 func (h handler) Handle(r *server.Request) {
 	off, n := r.Offset(), int64(r.Len())

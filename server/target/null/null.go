@@ -49,6 +49,9 @@ func (t *Target) Queue(q *server.Queue) (server.Handler, error) {
 // bytes, which a write left there: readers get none of them.
 type handler struct{ dirty []int }
 
+// AnswersInline implements server.InlineHandler.
+func (h *handler) AnswersInline() {}
+
 // Handle implements server.Handler.
 func (h *handler) Handle(r *server.Request) {
 	switch r.Op() {
