@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -26,17 +25,18 @@ const (
 // batches is the batch-mode part of a queue.
 type batches struct {
 	tags     *uring.BufferRing
-	mem      []byte // elements
-	elem     int    // bytes of one element: header, and the buffer address in copy mode
+	mem      []byte               // elements
+	elem     int                  // bytes of one element
+	elems    []uapi.BatchElem     // mem, or
+	addrs    []uapi.BatchElemAddr // mem in copy mode: with the buffer's address
 	flags    uint16
 	from, to int // elements in mem that wait for the end of this batch
 	room     int // elements that mem holds
-	address  bool
 }
 
 // openBatches sets up batch mode and queues PREP for all tags, then FETCH.
 func (q *Queue) openBatches() error {
-	b := &batches{elem: 8, room: 4 * len(q.reqs), address: q.mode == DataCopy}
+	b := &batches{elem: 8, room: 4 * len(q.reqs)}
 	switch q.mode {
 	case DataCopy:
 		b.elem, b.flags = 16, uapi.BatchHasBufAddr
@@ -46,6 +46,11 @@ func (q *Queue) openBatches() error {
 	var err error
 	if b.mem, err = uring.Map(b.room * b.elem); err != nil {
 		return err
+	}
+	if q.mode == DataCopy {
+		b.addrs = uring.View[uapi.BatchElemAddr](b.mem)
+	} else {
+		b.elems = uring.View[uapi.BatchElem](b.mem)
 	}
 	q.batches = b
 	if b.tags, err = q.ring.RegisterBufferRing(batchGroup, batchBuffers, batchBufferSize); err != nil {
@@ -77,23 +82,34 @@ func (b *batches) close() error {
 // whose result is not known yet are never in the first quarter when this wraps
 // around, so a partial result can still be read from where they were.
 func (b *batches) add(r *Request, res int32) {
-	e := b.next()
-	binary.NativeEndian.PutUint16(e[0:], r.tag)
-	binary.NativeEndian.PutUint16(e[2:], r.tag) // buffer index, in auto-reg mode
-	binary.NativeEndian.PutUint32(e[4:], uint32(res))
-	if b.address {
-		binary.NativeEndian.PutUint64(e[8:], r.addr)
+	if b.to == b.room {
+		b.wrap()
+	}
+	i := b.to
+	b.to++
+	// The buffer's index is that of auto-reg mode.
+	if i < len(b.addrs) {
+		e := &b.addrs[i]
+		e.Tag, e.BufIndex, e.Result, e.Addr = r.tag, r.tag, res, r.addr
+	} else {
+		e := &b.elems[i]
+		e.Tag, e.BufIndex, e.Result = r.tag, r.tag, res
 	}
 }
 
-// next is the memory of one more element.
-func (b *batches) next() []byte {
-	if b.to == b.room { // move what waits to the front: it is a quarter at most
-		n := copy(b.mem, b.mem[b.from*b.elem:b.to*b.elem])
-		b.from, b.to = 0, n/b.elem
+// wrap moves what waits to the front: it is a quarter at most.
+func (b *batches) wrap() {
+	n := copy(b.mem, b.mem[b.from*b.elem:b.to*b.elem])
+	b.from, b.to = 0, n/b.elem
+}
+
+// again appends a copy of element i, which the driver has not taken.
+func (b *batches) again(i int) {
+	if b.to == b.room {
+		b.wrap()
 	}
+	copy(b.mem[b.to*b.elem:][:b.elem], b.mem[i*b.elem:])
 	b.to++
-	return b.mem[(b.to-1)*b.elem:][:b.elem]
 }
 
 // batchCommand queues a command on elements from..to.
@@ -139,9 +155,8 @@ func (q *Queue) batchFetched(res int32, flags uint32) {
 	switch {
 	case res > 0 && flags&uapi.CQEBuffer != 0:
 		id := uint16(flags >> uapi.CQEBufferShift)
-		tags := q.batches.tags.Buffer(id)[:res]
-		for ; len(tags) >= 2; tags = tags[2:] {
-			q.fetched(&q.reqs[binary.NativeEndian.Uint16(tags)])
+		for _, tag := range uring.View[uint16](q.batches.tags.Buffer(id)[:res]) {
+			q.fetched(&q.reqs[tag])
 		}
 		q.batches.tags.Recycle(id)
 	case res == -int32(unix.ENODEV):
@@ -170,6 +185,6 @@ func (q *Queue) batchCommitted(from, elements int, res int32) {
 		return
 	}
 	for i := from + int(res)/b.elem; i < from+elements; i++ {
-		copy(b.next(), b.mem[i*b.elem:][:b.elem])
+		b.again(i)
 	}
 }

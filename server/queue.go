@@ -48,6 +48,7 @@ type Queue struct {
 	handler  Handler
 	ringed   RingHandler // handler, if it is one
 	inline   bool        // handler is an InlineHandler, and its data is in place at once
+	direct   bool        // its requests need nothing before Handle
 	stats    *stats.Queue
 	clk      stats.Clock
 	now      int64 // of this batch
@@ -169,6 +170,12 @@ func (q *Queue) notFetched(r *Request, res int32) {
 // fetched hands a request that was delivered to the target, with its data in
 // place.
 func (q *Queue) fetched(r *Request) {
+	if q.direct {
+		q.held++
+		q.served++
+		q.handler.Handle(r)
+		return
+	}
 	if r.asked {
 		r.asked = false
 	} else {
@@ -195,7 +202,7 @@ func (q *Queue) prepared(r *Request) bool {
 	case DataUserCopy:
 		if d.OpFlags&uapi.OpMask == uapi.OpWrite {
 			if errno := q.copyIn(r); errno != 0 {
-				q.commit(r, -int32(errno))
+				r.Complete(-int32(errno))
 				return false
 			}
 		}
@@ -211,31 +218,6 @@ func (q *Queue) prepared(r *Request) bool {
 		}
 	}
 	return true
-}
-
-// commit answers a request and fetches the next one of its tag.
-func (q *Queue) commit(r *Request, res int32) {
-	if q.stats != nil {
-		if q.inline {
-			q.stats.Answered(uint8(r.desc.OpFlags), r.desc.NrSectors<<9, res)
-		} else {
-			q.stats.Done(r.tag, res)
-		}
-	}
-	q.held--
-	if r.byHand {
-		q.unregister(r)
-	}
-	if q.batches != nil {
-		q.batches.add(r, res)
-		return
-	}
-	s := q.ring.NextSQE()
-	if s == nil {
-		s = q.sqe()
-	}
-	*s = r.commit
-	s.IOCmd().Result = res
 }
 
 // command queues a command for r's tag.

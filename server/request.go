@@ -86,20 +86,42 @@ func (r *Request) Data() []byte {
 	return r.buf[:r.Len()]
 }
 
-// Complete answers the request, on the queue's thread: the full length of a
-// read or write, 0 for other operations, or a negative errno. Anything between
-// is a bug of the target and becomes EIO: the driver would take it for success.
+// Complete answers the request, on the queue's thread, and fetches the next one
+// of its tag. The result is the full length of a read or write, 0 for other
+// operations, or a negative errno. Anything between is a bug of the target and
+// becomes EIO: the driver would take it for success.
 func (r *Request) Complete(res int32) {
-	switch op := r.desc.OpFlags & uapi.OpMask; {
+	q, d := r.q, r.desc
+	switch op := d.OpFlags & uapi.OpMask; {
 	case op > uapi.OpWrite:
 		res = min(res, 0)
 	case res < 0:
-	case uint32(res) != r.desc.NrSectors<<9:
+	case uint32(res) != d.NrSectors<<9:
 		res = -int32(unix.EIO)
-	case op == uapi.OpRead && r.q.mode == DataUserCopy:
-		res = r.q.copyOut(r)
+	case op == uapi.OpRead && q.mode == DataUserCopy:
+		res = q.copyOut(r)
 	}
-	r.q.commit(r, res)
+	if q.stats != nil {
+		if q.inline {
+			q.stats.Answered(uint8(d.OpFlags), d.NrSectors<<9, res)
+		} else {
+			q.stats.Done(r.tag, res)
+		}
+	}
+	q.held--
+	if r.byHand {
+		q.unregister(r)
+	}
+	if q.batches != nil {
+		q.batches.add(r, res)
+		return
+	}
+	s := q.ring.NextSQE()
+	if s == nil {
+		s = q.sqe()
+	}
+	*s = r.commit
+	s.IOCmd().Result = res
 }
 
 // Finish is Complete from any goroutine, on queues that called AllowFinish. It

@@ -43,7 +43,7 @@ func (q *Queue) registered(r *Request, res int32) {
 		q.bufferCommand(uapi.IORegisterBuf, kindRegister, r)
 	default:
 		r.byHand = false
-		q.commit(r, res)
+		r.Complete(res)
 	}
 }
 

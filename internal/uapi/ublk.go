@@ -304,6 +304,13 @@ type BatchElem struct {
 	Result   int32
 }
 
+// BatchElemAddr is an element with UBLK_BATCH_F_HAS_BUF_ADDR.
+type BatchElemAddr struct {
+	_ structs.HostLayout
+	BatchElem
+	Addr uint64
+}
+
 // BufReg is the payload of REG_BUF (struct ublk_shmem_buf_reg).
 type BufReg struct {
 	_     structs.HostLayout

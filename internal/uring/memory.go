@@ -24,6 +24,11 @@ func Unmap(mem []byte) error { return os.NewSyscallError("munmap", unix.Munmap(m
 // Addr is the address of memory from Map, as the kernel wants it.
 func Addr(mem []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mem)))) }
 
+// View is memory from Map as values of a type without pointers, as many as fit.
+func View[T any](mem []byte) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/int(unsafe.Sizeof(*new(T))))
+}
+
 // Timespec is a __kernel_timespec in mapped memory, for timeouts in flight.
 func Timespec(mem []byte) *uapi.Timespec {
 	_ = mem[unsafe.Sizeof(uapi.Timespec{})-1]
