@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,6 @@ func harden(background bool) (warnings []string) {
 		{"mount namespace", slaveMounts},
 		{"IO_FLUSHER", checkIOFlusher},
 		{"oom_score_adj", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) }},
-		{"program", lockProgram},
 		{"file descriptor limit", raiseFileLimit},
 		{"process name", func() error { return os.WriteFile("/proc/self/comm", []byte("ublk"), 0) }}, // not "exe", after the link that was run
 		{"working directory", func() error { return os.Chdir("/") }},
@@ -110,10 +110,36 @@ func raiseFileLimit() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
 }
 
-// lockProgram keeps the program itself in memory: it may lie on a disk that
-// waits for this very process. All servers share what is locked. Ordinary users
-// need their small limit for buffers.
+// lockProgram keeps the whole program in memory, for a server that stands by: it
+// may lie on a disk that waits for this very process.
 func lockProgram() error {
+	return program(func(start, size uintptr, _ bool) error { return call("mlock", unix.SYS_MLOCK, start, size, 0) })
+}
+
+// settle gives back what only starting has used, and keeps what of the program
+// is used from now on in memory, as lockProgram does with all of it.
+func settle() error {
+	debug.FreeOSMemory()
+	return program(func(start, size uintptr, writable bool) error {
+		if !writable {
+			if err := call("madvise", unix.SYS_MADVISE, start, size, unix.MADV_DONTNEED); err != nil {
+				return err
+			}
+		}
+		return call("mlock2", unix.SYS_MLOCK2, start, size, unix.MLOCK_ONFAULT)
+	})
+}
+
+func call(name string, trap, start, size, arg uintptr) error {
+	if _, _, errno := unix.Syscall(trap, start, size, arg); errno != 0 {
+		return os.NewSyscallError(name, errno)
+	}
+	return nil
+}
+
+// program does something with each mapping of the program's file. Ordinary users
+// need their small limit of locked memory for buffers.
+func program(do func(start, size uintptr, writable bool) error) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -127,14 +153,15 @@ func lockProgram() error {
 	}
 	for line := range strings.Lines(string(maps)) {
 		var start, end uintptr
+		var may string
 		if !strings.HasSuffix(line, " "+exe+"\n") {
 			continue
 		}
-		if _, err := fmt.Sscanf(line, "%x-%x", &start, &end); err != nil {
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &start, &end, &may); err != nil {
 			return err
 		}
-		if _, _, errno := unix.Syscall(unix.SYS_MLOCK, start, end-start, 0); errno != 0 {
-			return os.NewSyscallError("mlock", errno)
+		if err := do(start, end-start, strings.Contains(may, "w")); err != nil {
+			return err
 		}
 	}
 	return nil

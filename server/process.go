@@ -60,7 +60,11 @@ func ServeJob(open Opener, ready func(Job, *Started)) error {
 	signal.Notify(p.hangup, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE)
 	p.hardened = harden(!p.job.Foreground)
-	if p.job.Action == ActionStandby {
+	standby := p.job.Action == ActionStandby
+	if standby {
+		if err := lockProgram(); err != nil {
+			p.hardened = append(p.hardened, fmt.Sprintf("program: %v", err))
+		}
 		if taken, err := p.standBy(); !taken {
 			return err
 		}
@@ -72,6 +76,11 @@ func ServeJob(open Opener, ready func(Job, *Started)) error {
 	if err != nil {
 		p.say(report{Error: toWire(err)})
 		return err
+	}
+	if !standby {
+		if err := settle(); err != nil {
+			started.Warnings = append(started.Warnings, fmt.Sprintf("program: %v", err))
+		}
 	}
 	p.log.Printf("device %d: LIVE, %s, queues %d, depth %d, data %s", started.ID, p.job.Config.Type, started.Queues, started.Depth, started.Mode)
 	for _, w := range started.Warnings {
