@@ -58,7 +58,7 @@ func TestLabGC(t *testing.T) {
 			slices.Sort(took)
 			median, most := took[len(took)/2], took[len(took)-1]
 			t.Logf("%d collections beside %d requests: median %v, at most %v", len(took), load, median, most)
-			if len(took) < 5 || load < 1000 {
+			if len(took) < 5 || load < 500 {
 				t.Errorf("too little was measured")
 			}
 			if median > tt.want*slack || most > 2*time.Second {
@@ -95,12 +95,12 @@ func collections(t *testing.T, cmd *exec.Cmd) (took []time.Duration, load int) {
 	}
 	var out strings.Builder
 	fio := exec.Command("fio", "--name=load", "--filename="+node, "--ioengine=io_uring", "--direct=1", "--rw=randread", "--bs=4k",
-		"--iodepth=64", "--time_based", "--runtime=1")
+		"--iodepth=64", "--time_based", "--runtime=2")
 	fio.Stdout, fio.Stderr = &out, &out
 	if err := fio.Start(); err != nil {
 		t.Fatal(err)
 	}
-	before := awaitReads(t, node, 2000)
+	before := awaitReads(t, node, 200)
 	if _, err := stdin.Write([]byte{'\n'}); err != nil {
 		t.Error(err)
 	}
