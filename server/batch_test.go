@@ -1,11 +1,13 @@
 package server
 
 import (
-	"encoding/binary"
 	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"ublk/internal/uapi"
+	"ublk/internal/uring"
 )
 
 // TestBatchCommitted is a commit of which the driver takes only a part: the rest
@@ -13,6 +15,7 @@ import (
 func TestBatchCommitted(t *testing.T) {
 	const depth = 4
 	b := &batches{elem: 8, room: 4 * depth, mem: make([]byte, 4*depth*8)}
+	b.elems = uring.View[uapi.BatchElem](b.mem)
 	q := &Queue{batches: b, reqs: make([]Request, depth)}
 	for tag := range q.reqs {
 		q.reqs[tag].tag = uint16(tag)
@@ -26,13 +29,11 @@ func TestBatchCommitted(t *testing.T) {
 		return from, elements
 	}
 	waiting := func() (tags []int) {
-		for i := b.from; i < b.to; i++ {
-			e := b.mem[i*b.elem:]
-			tag := int(binary.NativeEndian.Uint16(e))
-			if res := int32(binary.NativeEndian.Uint32(e[4:])); res != int32(100+tag) {
-				t.Errorf("tag %d is answered with %d", tag, res)
+		for _, e := range b.elems[b.from:b.to] {
+			if e.Result != int32(100+e.Tag) {
+				t.Errorf("tag %d is answered with %d", e.Tag, e.Result)
 			}
-			tags = append(tags, tag)
+			tags = append(tags, int(e.Tag))
 		}
 		return tags
 	}
