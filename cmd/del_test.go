@@ -14,8 +14,8 @@ import (
 )
 
 // leave makes the fake server of a device go once it has been told to, after it
-// has closed what else it has.
-func (m *machine) leave(id int, before ...func()) {
+// has closed what else it has. left is closed then.
+func (m *machine) leave(id int, before ...func()) (left <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -28,6 +28,7 @@ func (m *machine) leave(id int, before ...func()) {
 		_ = m.drv.CloseChar(id)
 	}()
 	m.t.Cleanup(func() { <-done })
+	return done
 }
 
 func (m *machine) exists(id int) bool {
@@ -127,13 +128,14 @@ func TestDelWaitsForUdev(t *testing.T) {
 func TestDelForce(t *testing.T) {
 	m := newMachine(t, fake.Options{})
 	m.live(4411, 0)
-	m.leave(0)
+	left := m.leave(0)
 	end := m.opener(70, "cat", 0)
 	m.drv.Forget()
 	m.run("del", "--force", "0").want(t, 0, "its number is free when its users close it: pid 70 (cat)")
 	if got := m.changing(); !slices.Equal(got, []string{"STOP_DEV 0", "DEL_DEV_ASYNC 0"}) {
 		t.Errorf("sent %v", got)
 	}
+	<-left
 	end()
 	if m.exists(0) {
 		t.Error("still there")
