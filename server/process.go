@@ -238,10 +238,25 @@ func (p *process) undo() error {
 	defer cancel()
 	err := p.client.Stop(ctx, p.device.info.ID)
 	if err == nil {
-		err = p.device.Delete(ctx)
+		err = p.remove(func() error { return p.device.Delete(ctx) })
 	}
 	if err != nil {
 		return fmt.Errorf("device %d: %w: %w", p.device.info.ID, ErrLeft, err)
+	}
+	return nil
+}
+
+// remove deletes the device and its state folder, under the lock of its number:
+// the next device of that number has a folder of its own there. Whoever holds
+// the lock now may wait for this process, so it is only tried.
+func (p *process) remove(del func() error) error {
+	tried, cancel := context.WithCancel(context.Background())
+	cancel()
+	if lock, err := rundir.Default().Lock(tried, p.device.info.ID); err == nil {
+		defer lock.Unlock()
+	}
+	if err := del(); err != nil {
+		return err
 	}
 	return p.dir.Remove()
 }
@@ -299,14 +314,21 @@ func Create(ctx context.Context, client *ctrl.Client, job Job, target Target) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := remember(root.Dir(d.info.ID), d, plan); err != nil {
+	if err := remember(ctx, root, d, plan); err != nil {
 		return nil, nil, errors.Join(err, d.Delete(ctx), root.Dir(d.info.ID).Remove())
 	}
 	return d, plan.granted(&d.info), nil
 }
 
-// remember writes the state folder that a recovery starts from.
-func remember(dir rundir.Dir, d *Device, plan Plan) error {
+// remember writes the state folder that a recovery starts from, once whoever
+// deleted the last device of that number has removed that one's.
+func remember(ctx context.Context, root rundir.Root, d *Device, plan Plan) error {
+	lock, err := root.Lock(ctx, d.info.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	dir := root.Dir(d.info.ID)
 	if err := dir.Remove(); err != nil {
 		return err
 	}

@@ -30,11 +30,11 @@ func (p *process) stop(s os.Signal) error {
 	if err := errors.Join(p.control.close(), p.device.Close()); err != nil {
 		return err
 	}
-	if err := p.delete(forced); err != nil {
+	if err := p.remove(func() error { return p.delete(forced) }); err != nil {
 		return err
 	}
 	p.log.Printf("device %d: stopped and deleted", id)
-	return p.dir.Remove()
+	return nil
 }
 
 // stopUnused stops the device as soon as nobody uses it; forced reports that a
