@@ -115,7 +115,7 @@ func TestLabLife(t *testing.T) {
 	execute(t, "info", id).want(t, 0, "Device "+id+" (life)", "LIVE, healthy", "dev_sectors=2097152", "Queue 1 ", "I/O flusher     yes", "Statistics of the server")
 	execute(t, "get-params", id).want(t, 0, "basic.dev_sectors")
 	execute(t, "get-affinity", id).want(t, 0, "queue 1")
-	execute(t, "add", "-t", "null", "-n", id).want(t, 1, "Device "+id+" is there already (null, LIVE, server ")
+	execute(t, "add", "-t", "null", "-n", id).want(t, 7, "Device "+id+" is there already (null, LIVE, server ")
 	execute(t, "add", "-t", "null", "--name", "life").want(t, 1, "choose another")
 	execute(t, "serve", id).want(t, 7, "has a server")
 	execute(t, "set-params", id, "dev_sectors=8").want(t, 7, "before START_DEV")
