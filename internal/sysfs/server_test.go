@@ -56,8 +56,15 @@ func newTestDevice(t *testing.T) *testDevice {
 	if err != nil {
 		t.Fatal(err)
 	}
+	have, err := client.Features(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where the driver looks for partitions after START_DEV, and not in it, its
+	// read could be held, and every open would wait for it.
 	info, err := client.Add(t.Context(), ctrl.AddRequest{
-		ID: -1, Queues: testQueues, Depth: testDepth, MaxIOBytes: testMaxIO, Flags: uapi.FlagUserRecovery | uapi.FlagCmdIoctlEncode,
+		ID: -1, Queues: testQueues, Depth: testDepth, MaxIOBytes: testMaxIO,
+		Flags: uapi.FlagUserRecovery | uapi.FlagCmdIoctlEncode | uapi.FlagNoAutoPartScan&uint64(have),
 	})
 	if err != nil {
 		t.Fatal(err)
