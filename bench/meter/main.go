@@ -39,7 +39,7 @@ type row struct {
 	IOPS      float64 `json:"iops"`
 	CPU       float64 `json:"cpu_us_per_io"`
 	IOPSRatio float64 `json:"iops_ratio"` // to the first contender
-	CPURatio  float64 `json:"cpu_ratio"`
+	CPURatio  float64 `json:"cpu_ratio,omitempty"` // 0: the first has no server
 }
 
 func run(kind string, rounds int, runtime float64, only, out string) error {

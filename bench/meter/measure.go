@@ -88,7 +88,10 @@ func (s *suite) measure(r *results, devices []device, w workload, rounds int, ru
 	rows := make([]row, len(devices))
 	for i, d := range devices {
 		rows[i] = row{Workload: s.name + ": " + w.name, Contender: d.name, IOPS: median(iops[i]), CPU: median(cpu[i])}
-		rows[i].IOPSRatio, rows[i].CPURatio = rows[i].IOPS/rows[0].IOPS, rows[i].CPU/rows[0].CPU
+		rows[i].IOPSRatio = rows[i].IOPS / rows[0].IOPS
+		if rows[0].CPU > 0 { // a driver of the kernel's has no server
+			rows[i].CPURatio = rows[i].CPU / rows[0].CPU
+		}
 	}
 	r.print(rows)
 	return nil
