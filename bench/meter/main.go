@@ -38,7 +38,7 @@ type row struct {
 	Contender string  `json:"contender"`
 	IOPS      float64 `json:"iops"`
 	CPU       float64 `json:"cpu_us_per_io"`
-	IOPSRatio float64 `json:"iops_ratio"` // to the first contender
+	IOPSRatio float64 `json:"iops_ratio"`          // to the first contender
 	CPURatio  float64 `json:"cpu_ratio,omitempty"` // 0: the first has no server
 }
 
