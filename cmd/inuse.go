@@ -119,9 +119,7 @@ func (a *app) watchClose(ctx context.Context, id int) (closed <-chan struct{}, s
 // and says who holds it when that takes long. A user who has no place for locks
 // does without.
 func (a *app) lock(ctx context.Context, id int) (unlock func(), err error) {
-	tried, cancel := context.WithCancel(ctx)
-	cancel() // a context that has ended only tries
-	lock, err := a.state.Lock(tried, id)
+	lock, err := a.state.TryLock(id)
 	var held *rundir.HeldError
 	if errors.As(err, &held) {
 		who := func() string { return fmt.Sprintf("pid %d (%s) holds it", held.PID, held.Command) }

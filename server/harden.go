@@ -14,8 +14,9 @@ import (
 // harden makes this process fit to stand behind a disk: what its memory
 // reclaim, a full machine or an unlucky umount could do to it would hang the
 // disk. What it may not do becomes a warning. See also launch. A process in the
-// background also leaves the control group of whoever started it.
-func harden(background bool) (warnings []string) {
+// background also leaves the terminal and the control group of whoever started
+// it.
+func harden(job Job) (warnings []string) {
 	type step struct {
 		what string
 		do   func() error
@@ -31,7 +32,10 @@ func harden(background bool) (warnings []string) {
 		{"process name", func() error { return os.WriteFile("/proc/self/comm", []byte("ublk"), 0) }}, // not "exe", after the link that was run
 		{"working directory", func() error { return os.Chdir("/") }},
 	}
-	if background {
+	if job.Action == ActionStandby {
+		steps = append(steps, step{"program", lockProgram})
+	}
+	if !job.Foreground {
 		steps = append(steps, step{"terminal", leaveTerminal}, step{"scope", enterScope})
 	}
 	for _, s := range steps {

@@ -59,12 +59,9 @@ func ServeJob(open Opener, ready func(Job, *Started)) error {
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT)
 	signal.Notify(p.hangup, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE)
-	p.hardened = harden(!p.job.Foreground)
+	p.hardened = harden(p.job)
 	standby := p.job.Action == ActionStandby
 	if standby {
-		if err := lockProgram(); err != nil {
-			p.hardened = append(p.hardened, fmt.Sprintf("program: %v", err))
-		}
 		if taken, err := p.standBy(); !taken {
 			return err
 		}
@@ -250,9 +247,7 @@ func (p *process) undo() error {
 // the next device of that number has a folder of its own there. Whoever holds
 // the lock now may wait for this process, so it is only tried.
 func (p *process) remove(del func() error) error {
-	tried, cancel := context.WithCancel(context.Background())
-	cancel()
-	if lock, err := rundir.Default().Lock(tried, p.device.info.ID); err == nil {
+	if lock, err := rundir.Default().TryLock(p.device.info.ID); err == nil {
 		defer lock.Unlock()
 	}
 	if err := del(); err != nil {
@@ -315,7 +310,7 @@ func Create(ctx context.Context, client *ctrl.Client, job Job, target Target) (*
 		return nil, nil, err
 	}
 	if err := remember(ctx, root, d, plan); err != nil {
-		return nil, nil, errors.Join(err, d.Delete(ctx), root.Dir(d.info.ID).Remove())
+		return nil, nil, errors.Join(err, root.Dir(d.info.ID).Remove(), d.Delete(ctx)) // the folder is ours as long as the number is
 	}
 	return d, plan.granted(&d.info), nil
 }

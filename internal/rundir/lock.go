@@ -46,11 +46,17 @@ func (e *HeldError) Error() string {
 func (e *HeldError) Unwrap() error { return e.Err }
 
 // Lock takes the lock of a device, which orders all that changes the device as a
-// whole: recover, watch, upgrade, del, resize. It waits until ctx ends, so one
-// that has ended already only tries; the error is then a *HeldError. Taking a
-// lock twice waits for oneself.
+// whole: add, recover, watch, upgrade, del, resize. It waits until ctx ends; the
+// error is then a *HeldError. Taking a lock twice waits for oneself.
 func (r Root) Lock(ctx context.Context, id int) (*Lock, error) {
 	return r.lock(ctx, strconv.Itoa(id))
+}
+
+// TryLock is Lock without waiting.
+func (r Root) TryLock(id int) (*Lock, error) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	return r.Lock(ended, id)
 }
 
 // ClaimName makes sure that no device has this name and that nobody else gives

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ublk/ctrl"
+	"ublk/internal/rundir"
 	"ublk/internal/stats"
 	"ublk/internal/sysfs"
 	"ublk/server"
@@ -269,12 +270,12 @@ func (d *device) job() (server.Job, error) {
 // lock takes the device's lock, at once or when it can be had; the error is that
 // of the attempt.
 func (d *device) lock(ctx context.Context, once bool) (unlock func(), err error) {
+	var lock *rundir.Lock
 	if once {
-		tried, cancel := context.WithCancel(ctx)
-		cancel()
-		ctx = tried
+		lock, err = d.w.state.TryLock(d.id)
+	} else {
+		lock, err = d.w.state.Lock(ctx, d.id)
 	}
-	lock, err := d.w.state.Lock(ctx, d.id)
 	if err != nil {
 		return nil, err
 	}
