@@ -47,8 +47,7 @@ type Queue struct {
 	reqs     []Request
 	handler  Handler
 	ringed   RingHandler // handler, if it is one
-	inline   bool        // handler is an InlineHandler, and its data is in place at once
-	direct   bool        // its requests need nothing before Handle
+	inline   bool        // handler answers in Handle, which needs nothing before it
 	stats    *stats.Queue
 	clk      stats.Clock
 	now      int64 // of this batch
@@ -170,7 +169,7 @@ func (q *Queue) notFetched(r *Request, res int32) {
 // fetched hands a request that was delivered to the target, with its data in
 // place.
 func (q *Queue) fetched(r *Request) {
-	if q.direct {
+	if q.inline {
 		q.held++
 		q.served++
 		q.handler.Handle(r)
@@ -184,7 +183,7 @@ func (q *Queue) fetched(r *Request) {
 	q.served++
 	r.Progress = 0
 	d := r.desc
-	if q.stats != nil && !q.inline {
+	if q.stats != nil {
 		q.stats.Start(r.tag, uint8(d.OpFlags), d.StartSector, d.NrSectors<<9)
 	}
 	if q.prepares && !q.prepared(r) {

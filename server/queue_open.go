@@ -69,10 +69,9 @@ func (q *Queue) openHandler() (err error) {
 		return err
 	}
 	q.ringed, _ = q.handler.(RingHandler)
-	_, inline := q.handler.(InlineHandler)
-	q.inline = inline && q.mode != DataAutoReg && q.mode != DataZeroCopy
 	q.prepares = q.mode != DataCopy && q.mode != DataNone
-	q.direct = q.inline && !q.prepares && !q.dev.info.Flags.Has(uapi.FlagNeedGetData)
+	_, inline := q.handler.(InlineHandler)
+	q.inline = inline && !q.prepares && !q.dev.info.Flags.Has(uapi.FlagNeedGetData)
 	q.stats.SetThread(unix.Gettid())
 	q.pace.init(q.mem.scratch, q.dev.info.Queues)
 	q.armWake()

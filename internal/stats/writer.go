@@ -135,6 +135,9 @@ func (q *Queue) Start(tag uint16, op uint8, sector uint64, bytes uint32) {
 // Answered records a request that the server answered as soon as it had it, in
 // place of Start and Done. Its latency is not measured.
 func (q *Queue) Answered(op uint8, bytes uint32, res int32) {
+	if q == nil {
+		return
+	}
 	c := &q.b.Count[KindOf(op)]
 	c.IOs++
 	if res < 0 {
