@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"ublk/ctrl"
@@ -67,7 +67,12 @@ func (a *app) runDel(ctx context.Context, o *delOptions, args []string) error {
 		if o.dryRun {
 			most = 1 // one plan after the other
 		}
-		few(len(targets), most, func(i int) { errs[i] = a.delete(ctx, o, targets[i]) })
+		var few errgroup.Group
+		few.SetLimit(most)
+		for i, id := range targets {
+			few.Go(func() error { errs[i] = a.delete(ctx, o, id); return nil })
+		}
+		_ = few.Wait()           // errs has them
 		var refused, inUse []int // devices, and where their errors are
 		for i, err := range errs {
 			if used := (*inUseError)(nil); errors.As(err, &used) {
@@ -88,20 +93,6 @@ func (a *app) runDel(ctx context.Context, o *delOptions, args []string) error {
 		targets = refused
 	}
 	return together(codes)
-}
-
-// few does something n times, most of them at the same time at most.
-func few(n, most int, do func(i int)) {
-	turn := make(chan struct{}, most)
-	var wg sync.WaitGroup
-	for i := range n {
-		turn <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-turn }()
-			do(i)
-		})
-	}
-	wg.Wait()
 }
 
 // targets resolves the devices, each once. With several, those that do not

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"ublk/ctrl"
@@ -34,16 +35,12 @@ const patience = 60 * time.Second
 
 // few does something n times, some at the same time.
 func few(n int, do func(i int)) {
-	var wg sync.WaitGroup
-	turn := make(chan struct{}, 4)
+	var g errgroup.Group
+	g.SetLimit(4)
 	for i := range n {
-		turn <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-turn }()
-			do(i)
-		})
+		g.Go(func() error { do(i); return nil })
 	}
-	wg.Wait()
+	_ = g.Wait()
 }
 
 // result is what one run of the program left.
