@@ -85,15 +85,15 @@ func (a *app) runRecover(ctx context.Context, o *recoverOptions, args []string) 
 	if !single && o.config.any() {
 		return usagef("options of a target are for one device at a time")
 	}
-	todo, failed := a.planRecoveries(ctx, o, ids)
+	plans, failed := a.planRecoveries(ctx, o, ids)
 	defer func() {
-		for _, r := range todo {
+		for _, r := range plans {
 			r.unlock()
 		}
 	}()
-	errs := a.recoverAll(ctx, o, todo)
+	errs := a.recoverAll(ctx, o, plans)
 	var done []int
-	for i, r := range todo {
+	for i, r := range plans {
 		if errs[i] == nil {
 			done = append(done, r.ID)
 		}
@@ -121,26 +121,26 @@ func (c *configFlags) any() bool {
 // planRecoveries finds out, of all devices at the same time, which can be
 // recovered and how, and takes their locks. With --all a device that has a
 // server, or no disk, is none of our business.
-func (a *app) planRecoveries(ctx context.Context, o *recoverOptions, ids []int) (todo []*recovery, errs []error) {
-	plans, failed := make([]*recovery, len(ids)), make([]error, len(ids))
+func (a *app) planRecoveries(ctx context.Context, o *recoverOptions, ids []int) (plans []*recovery, errs []error) {
+	found, failed := make([]*recovery, len(ids)), make([]error, len(ids))
 	if _, err := a.connect(); err != nil {
 		return nil, []error{err}
 	}
 	var wg sync.WaitGroup
 	for i, id := range ids {
-		wg.Go(func() { plans[i], failed[i] = a.planRecovery(ctx, o, id) })
+		wg.Go(func() { found[i], failed[i] = a.planRecovery(ctx, o, id) })
 	}
 	wg.Wait()
-	for i, r := range plans {
+	for i, r := range found {
 		switch {
 		case failed[i] == nil:
-			todo = append(todo, r)
+			plans = append(plans, r)
 		case o.devices.all && (errors.Is(failed[i], server.ErrLive) || errors.Is(failed[i], server.ErrNotWaiting) || errors.Is(failed[i], ctrl.ErrNoDevice)):
 		default:
 			errs = append(errs, failed[i])
 		}
 	}
-	return todo, errs
+	return plans, errs
 }
 
 func (a *app) planRecovery(ctx context.Context, o *recoverOptions, id int) (*recovery, error) {
@@ -204,17 +204,17 @@ func (a *app) recoveryConfig(info *ctrl.DevInfo, given *configFlags) (cfg server
 }
 
 // recoverAll recovers what was planned, each device after those below it.
-func (a *app) recoverAll(ctx context.Context, o *recoverOptions, todo []*recovery) []error {
-	steps := make([]watch.Step, len(todo))
+func (a *app) recoverAll(ctx context.Context, o *recoverOptions, plans []*recovery) []error {
+	steps := make([]watch.Step, len(plans))
 	planned := map[int]bool{}
-	for i, r := range todo {
+	for i, r := range plans {
 		steps[i], planned[r.ID] = r.Step, true
 	}
 	var mu sync.Mutex // of the output of --dry-run
 	return watch.InOrder(ctx, steps, func(ctx context.Context, i int) error {
 		ctx, cancel := context.WithTimeout(ctx, o.timeout)
 		defer cancel()
-		r := todo[i]
+		r := plans[i]
 		err := watch.Standing(ctx, a.client, a.fs, r.Step, func(id int) bool { return planned[id] })
 		switch {
 		case err != nil:
